@@ -1,0 +1,157 @@
+//! Hashes that name things: the space that a vector lives in, and the whole of a contract.
+//!
+//! Every hash is BLAKE3-256 over fields that are each preceded by their length, so that no two lists of fields give the
+//! same bytes. Names never enter: only what decides a vector does.
+
+use std::fmt;
+
+use crate::contract::{Input, Normalization, Overlong, Pooling, ServingConfig, TextInput};
+
+/// The version of our own preprocessing and pooling. Raise it whenever a change of ours can change a vector.
+const PREPROCESSING_VERSION: u32 = 1;
+
+/// Everything that decides a vector, hashed. Only vectors of equal space compare.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SpaceId([u8; 32]);
+
+/// BLAKE3-256 over fields, each preceded by its length in bytes as a little-endian u64.
+pub struct FieldHasher(blake3::Hasher);
+
+// === impl SpaceId ===
+
+impl SpaceId {
+    /// The space of the vectors that a model of this configuration gives.
+    pub fn of(serving: &ServingConfig) -> Self {
+        let mut hasher = FieldHasher::new("embark space");
+        hasher.number(PREPROCESSING_VERSION.into());
+        hasher.bytes(&serving.model.sha256.0);
+        hasher.optional_text(serving.output.name.as_deref());
+        hasher.text(match serving.output.normalization {
+            Normalization::L2 => "L2",
+            Normalization::None => "None",
+        });
+        hash_input(&mut hasher, &serving.input);
+        SpaceId(hasher.finish())
+    }
+
+    /// A space from its hash.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        SpaceId(bytes)
+    }
+
+    /// The hash's bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for SpaceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for SpaceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SpaceId({self})")
+    }
+}
+
+// === impl FieldHasher ===
+
+impl FieldHasher {
+    /// An unkeyed hash; `purpose` keeps hashes of different things apart.
+    pub fn new(purpose: &str) -> Self {
+        let mut hasher = FieldHasher(blake3::Hasher::new());
+        hasher.text(purpose);
+        hasher
+    }
+
+    /// A hash keyed by a space.
+    pub fn in_space(space: &SpaceId) -> Self {
+        FieldHasher(blake3::Hasher::new_keyed(space.as_bytes()))
+    }
+
+    /// Adds bytes.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.0.update(&(bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+    }
+
+    /// Adds text.
+    pub fn text(&mut self, text: &str) {
+        self.bytes(text.as_bytes());
+    }
+
+    /// Adds text that may be absent; absent is not the same as empty.
+    pub fn optional_text(&mut self, text: Option<&str>) {
+        self.number(text.is_some().into());
+        self.text(text.unwrap_or_default());
+    }
+
+    /// Adds a whole number.
+    pub fn number(&mut self, number: u64) {
+        self.bytes(&number.to_le_bytes());
+    }
+
+    /// Adds a list of real numbers; `-0.0` counts as `0.0`.
+    pub fn reals(&mut self, reals: &[f64]) {
+        self.number(reals.len() as u64);
+        for real in reals {
+            self.bytes(&(real + 0.0).to_le_bytes());
+        }
+    }
+
+    /// The hash.
+    pub fn finish(self) -> [u8; 32] {
+        *self.0.finalize().as_bytes()
+    }
+}
+
+// === free functions ===
+
+fn hash_input(hasher: &mut FieldHasher, input: &Input) {
+    match input {
+        Input::Text(text) => hash_text(hasher, text),
+        Input::Image(image) => {
+            hasher.text("image");
+            hasher.number(image.width.into());
+            hasher.number(image.height.into());
+            hasher.text(&format!("{:?}", image.resize));
+            hasher.text(&format!("{:?}", image.layout));
+            hasher.text(&format!("{:?}", image.channels));
+            hasher.text(&format!("{:?}", image.dtype));
+            hasher.reals(&image.mean);
+            hasher.reals(&image.std);
+        }
+        Input::Tensor(tensor) => {
+            hasher.text("tensor");
+            hasher.number(tensor.shape.len() as u64);
+            for &n in &tensor.shape {
+                hasher.number(n.into());
+            }
+            hasher.text(&format!("{:?}", tensor.dtype));
+        }
+        Input::Categorical(categorical) => {
+            hasher.text("categorical");
+            hasher.bytes(&categorical.vocabulary.sha256.0);
+        }
+    }
+}
+
+fn hash_text(hasher: &mut FieldHasher, text: &TextInput) {
+    hasher.text("text");
+    hasher.bytes(&text.tokenizer.sha256.0);
+    hasher.number(text.max_tokens.into());
+    hasher.text(match text.overlong {
+        Overlong::Truncate => "Truncate",
+        Overlong::Reject => "Reject",
+        Overlong::Chunk => "Chunk",
+    });
+    hasher.text(match text.pooling {
+        Pooling::None => "None",
+        Pooling::Mean => "Mean",
+        Pooling::Cls => "CLS",
+        Pooling::LastToken => "LastToken",
+    });
+}

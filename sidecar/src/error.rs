@@ -1,0 +1,160 @@
+//! What can go wrong with a call or with one of its items, as a closed list. It knows no transport: `grpc::status` maps
+//! a kind to its code.
+
+use std::fmt;
+
+/// Why a call or an item failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// No served model has the name.
+    ModelUnknown,
+    /// Not cached, and the caller wanted nothing computed.
+    Miss,
+    /// The model has no prompt of the name.
+    PromptUnknown,
+    /// A batch of nothing.
+    ItemsEmpty,
+    /// A batch over the model's limit.
+    TooManyItems,
+    /// An item without input, or of a kind that the model does not take.
+    ItemKind,
+    /// A text of no bytes.
+    TextEmpty,
+    /// A text over the model's limit.
+    TextTooLong,
+    /// A text that is not UTF-8.
+    TextNotUtf8,
+    /// More dimensions than the model has.
+    Dimensions,
+    /// Any other field that is malformed.
+    Malformed,
+    /// The caller expects vectors of another space.
+    SpaceMismatch,
+    /// The queue is full.
+    QueueFull,
+    /// The process is going away.
+    Draining,
+    /// The model is not loaded.
+    ModelNotReady,
+    /// The thread that computed the item is gone.
+    WorkerLost,
+    /// Callers may not invalidate.
+    InvalidationOff,
+    /// The model gave a vector with NaN or infinity in it.
+    NotFinite,
+    /// The model's runtime refused to run.
+    Inference,
+    /// Not built yet.
+    Unsupported,
+    /// The disk tier could not be told to forget.
+    NotDurable,
+}
+
+/// One failure: a sentence, and the field it is about.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Error {
+    /// Why.
+    pub kind: ErrorKind,
+    /// The field, or empty.
+    pub field: String,
+    /// The value as given, cut to a readable length; or empty.
+    pub value: String,
+    /// What is allowed; or empty.
+    pub allowed: String,
+    /// The sentence.
+    pub message: String,
+}
+
+// === impl ErrorKind ===
+
+impl ErrorKind {
+    /// Every kind.
+    pub const ALL: &'static [ErrorKind] = &[
+        ErrorKind::ModelUnknown,
+        ErrorKind::Miss,
+        ErrorKind::PromptUnknown,
+        ErrorKind::ItemsEmpty,
+        ErrorKind::TooManyItems,
+        ErrorKind::ItemKind,
+        ErrorKind::TextEmpty,
+        ErrorKind::TextTooLong,
+        ErrorKind::TextNotUtf8,
+        ErrorKind::Dimensions,
+        ErrorKind::Malformed,
+        ErrorKind::SpaceMismatch,
+        ErrorKind::QueueFull,
+        ErrorKind::Draining,
+        ErrorKind::ModelNotReady,
+        ErrorKind::WorkerLost,
+        ErrorKind::InvalidationOff,
+        ErrorKind::NotFinite,
+        ErrorKind::Inference,
+        ErrorKind::Unsupported,
+        ErrorKind::NotDurable,
+    ];
+
+    /// The reason as it stands in error details and metrics.
+    pub fn reason(self) -> &'static str {
+        match self {
+            ErrorKind::ModelUnknown => "MODEL_UNKNOWN",
+            ErrorKind::Miss => "MISS",
+            ErrorKind::PromptUnknown => "PROMPT_UNKNOWN",
+            ErrorKind::ItemsEmpty => "ITEMS_EMPTY",
+            ErrorKind::TooManyItems => "TOO_MANY_ITEMS",
+            ErrorKind::ItemKind => "ITEM_KIND",
+            ErrorKind::TextEmpty => "TEXT_EMPTY",
+            ErrorKind::TextTooLong => "TEXT_TOO_LONG",
+            ErrorKind::TextNotUtf8 => "TEXT_NOT_UTF8",
+            ErrorKind::Dimensions => "DIMENSIONS",
+            ErrorKind::Malformed => "MALFORMED",
+            ErrorKind::SpaceMismatch => "SPACE_MISMATCH",
+            ErrorKind::QueueFull => "QUEUE_FULL",
+            ErrorKind::Draining => "DRAINING",
+            ErrorKind::ModelNotReady => "MODEL_NOT_READY",
+            ErrorKind::WorkerLost => "WORKER_LOST",
+            ErrorKind::InvalidationOff => "INVALIDATION_OFF",
+            ErrorKind::NotFinite => "NOT_FINITE",
+            ErrorKind::Inference => "INFERENCE",
+            ErrorKind::Unsupported => "UNSUPPORTED",
+            ErrorKind::NotDurable => "NOT_DURABLE",
+        }
+    }
+}
+
+// === impl Error ===
+
+impl Error {
+    /// A failure that is about no field.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        let (field, value, allowed) = Default::default();
+        Error { kind, field, value, allowed, message: message.into() }
+    }
+
+    /// A failure of a field: the sentence is made of its name, the value and what is allowed.
+    pub fn of_field(
+        kind: ErrorKind,
+        field: impl Into<String>,
+        value: &str,
+        allowed: impl Into<String>,
+    ) -> Self {
+        let (field, value, allowed) = (field.into(), abbreviate(value), allowed.into());
+        let message = format!("{field}: {value:?} {allowed}");
+        Error { kind, field, value, allowed, message }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+// === free functions ===
+
+/// At most 64 characters of a value, so that a message never carries a caller's whole input.
+fn abbreviate(value: &str) -> String {
+    match value.char_indices().nth(64) {
+        Some((end, _)) => format!("{}…", &value[..end]),
+        None => value.to_owned(),
+    }
+}

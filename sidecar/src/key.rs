@@ -1,0 +1,80 @@
+//! What an item's vector is found by. A key holds everything that decides a vector and nothing else: the space, the
+//! prompt's text, the kind of input and its bytes, each preceded by its length.
+
+use std::fmt;
+
+use embark_crds::digest::{FieldHasher, SpaceId};
+
+/// BLAKE3-256, keyed by the space, over the prompt's text and the input.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CacheKey([u8; 32]);
+
+// === impl CacheKey ===
+
+impl CacheKey {
+    /// The key of `text` behind a prompt's prefix (empty: no prompt). Neither is joined with the other, so no two pairs
+    /// of prompt and text share a key.
+    pub fn of_text(space: &SpaceId, prefix: &str, text: &str) -> Self {
+        let mut hasher = FieldHasher::in_space(space);
+        hasher.text(prefix);
+        hasher.text("text");
+        hasher.text(text);
+        CacheKey(hasher.finish())
+    }
+
+    /// A key from its bytes, as a store gives them back.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        CacheKey(bytes)
+    }
+
+    /// The key's bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// A number in 0..1 that belongs to the key and is spread evenly over keys.
+    pub fn unit(&self) -> f64 {
+        let mut bytes = [0; 4];
+        bytes.copy_from_slice(&self.0[28..]);
+        f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
+    }
+}
+
+impl fmt::Debug for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, ..] = self.0;
+        write!(f, "CacheKey({a:02x}{b:02x}{c:02x}{d:02x}…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn space() -> SpaceId {
+        SpaceId::from_bytes([7; 32])
+    }
+
+    #[test]
+    fn a_prompt_and_a_text_are_not_joined() {
+        let (a, b) = (
+            CacheKey::of_text(&space(), "query: ", "x"),
+            CacheKey::of_text(&space(), "", "query: x"),
+        );
+        assert_ne!(a, b);
+    }
+
+    #[test]
+    fn a_text_has_another_key_in_another_space() {
+        let other = SpaceId::from_bytes([8; 32]);
+        assert_ne!(CacheKey::of_text(&space(), "", "x"), CacheKey::of_text(&other, "", "x"));
+    }
+
+    #[test]
+    fn the_unit_is_in_range_and_differs() {
+        let units: Vec<f64> =
+            (0..100).map(|i| CacheKey::of_text(&space(), "", &i.to_string()).unit()).collect();
+        assert!(units.iter().all(|u| (0.0..1.0).contains(u)));
+        assert!(units.iter().sum::<f64>() > 30.0 && units.iter().sum::<f64>() < 70.0);
+    }
+}

@@ -1,0 +1,6 @@
+//! The embark sidecar.
+pub mod clock;
+pub mod embedding;
+pub mod error;
+pub mod key;
+pub mod model;

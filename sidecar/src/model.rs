@@ -1,0 +1,2 @@
+//! A served model: its files, its tokenizer, its engine.
+pub mod engine;
