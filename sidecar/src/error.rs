@@ -141,6 +141,12 @@ impl Error {
         let message = format!("{field}: {value:?} {allowed}");
         Error { kind, field, value, allowed, message }
     }
+
+    /// The same failure, with the field and the value that it is about.
+    #[must_use]
+    pub fn about(self, field: impl Into<String>, value: &str) -> Self {
+        Error { field: field.into(), value: abbreviate(value), ..self }
+    }
 }
 
 impl fmt::Display for Error {

@@ -1,6 +1,29 @@
-//! The embark sidecar.
+//! The sidecar: embeddings over gRPC, computed by tract, remembered by sled.
+//!
+//! ```text
+//! grpc ──► embedder ──► cache (memory, disk)      served: the models and how far each one is
+//!             └───────► cpu_pool ──► batch ──► model::engine
+//! app builds all of it from config, and takes it down; http is the admin port; cli the commands for people
+//! ```
+
+pub mod app;
+pub mod args;
+pub mod batch;
+pub mod cache;
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod cpu_pool;
+pub mod embedder;
 pub mod embedding;
 pub mod error;
+pub mod grpc;
+pub mod http;
+pub mod input;
 pub mod key;
+pub mod metrics;
 pub mod model;
+pub mod pb;
+pub mod readiness;
+pub mod served;
+pub mod telemetry;

@@ -1,1 +1,36 @@
-fn main() {}
+//! The embark sidecar's binary.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use embark_sidecar::args::{Arguments, Command};
+use embark_sidecar::{app, cli, telemetry};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = telemetry::start(arguments.log_format, &arguments.log_level)
+        .map_err(|error| cli::Failure::Usage(error.to_string()))
+        .and_then(|()| run(arguments.command));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), cli::Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| cli::Failure::Run(format!("no threads: {error}")))?;
+    let outcome = runtime.block_on(async {
+        match command {
+            Command::Serve(arguments) => app::run(arguments).await,
+            Command::Embed(arguments) => cli::embed::run(arguments).await,
+            Command::Check(arguments) => cli::check::run(&arguments),
+        }
+    });
+    // What is still running then, such as an open of a damaged store, must not hold the process.
+    runtime.shutdown_background();
+    outcome
+}

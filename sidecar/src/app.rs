@@ -1,0 +1,233 @@
+//! The server as a process: builds the parts from the bottom up, and takes them down from the top.
+//!
+//! ```text
+//! manifests → listeners → models, metrics → tasks: load each model, health, admin port, gRPC
+//! signal → not ready → drain wait → stop listening, finish calls → compute what waits → write the cache → end
+//! ```
+
+mod load;
+
+use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
+
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
+use tonic_health::server::HealthReporter;
+use tracing::{info, warn};
+
+use crate::{
+    args,
+    cli::Failure,
+    clock::{Clock, SystemClock},
+    config::Config,
+    cpu_pool::CpuPool,
+    embedder::Embedder,
+    grpc,
+    http::{self, Admin},
+    metrics::Metrics,
+    model::load::State,
+    readiness::Readiness,
+    served::{ServedModel, ServedModels},
+};
+
+/// How long calls in flight may take to finish at the end.
+const CALLS_GRACE: Duration = Duration::from_secs(30);
+/// How long what waits may take to be computed, and the cache to be written, at the end.
+const CACHE_GRACE: Duration = Duration::from_secs(10);
+
+/// A server that runs.
+struct App {
+    models: ServedModels,
+    readiness: Readiness,
+    stop: watch::Sender<bool>,
+    grpc: JoinHandle<()>,
+    admin: JoinHandle<()>,
+    loads: Vec<JoinHandle<()>>,
+}
+
+/// What both listeners were bound to.
+struct Listeners {
+    grpc: TcpListener,
+    admin: TcpListener,
+}
+
+/// Serves until a signal, then ends cleanly.
+///
+/// # Errors
+/// A manifest is wrong, a port is taken, or no model could be loaded.
+pub async fn run(arguments: args::Serve) -> Result<(), Failure> {
+    let config = Config::read(&arguments)?;
+    let listeners = Listeners::bind(config.listen, config.admin_listen).await?;
+    let drain_wait = config.drain_wait;
+    crate::model::artifact::install_tls_provider();
+    let app = App::start(config, listeners)?;
+    let outcome = tokio::select! {
+        name = ended_by_signal() => {
+            info!(signal = name, "draining");
+            Ok(())
+        }
+        failure = app.nothing_to_serve() => Err(failure),
+    };
+    if outcome.is_ok() {
+        app.readiness.drain();
+        tokio::select! {
+            () = tokio::time::sleep_until(Instant::now() + drain_wait) => {}
+            _ = ended_by_signal() => warn!("a second signal: not waiting any longer"),
+        }
+    }
+    app.end().await;
+    outcome
+}
+
+// === impl Listeners ===
+
+impl Listeners {
+    async fn bind(grpc: SocketAddr, admin: SocketAddr) -> Result<Self, Failure> {
+        Ok(Listeners { grpc: bind("--listen", grpc).await?, admin: bind("--admin-listen", admin).await? })
+    }
+}
+
+// === impl App ===
+
+impl App {
+    fn start(config: Config, listeners: Listeners) -> Result<Self, Failure> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let mut metrics = Metrics::default();
+        let mut served = |model: &crate::config::ModelConfig| {
+            let name = &model.contract.serving.name;
+            ServedModel::new(model.contract.clone(), metrics.model(name))
+        };
+        let models = ServedModels::new(config.models.iter().map(&mut served));
+        let readiness = Readiness::new(models.clone());
+        let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let (stop, stopped) = watch::channel(false);
+
+        let loader = load::Loader::new(&config.data_dir, cores, Arc::clone(&clock));
+        let loads = load::start(loader, config.models, &models);
+        let health = HealthReporter::new();
+        tokio::spawn(grpc::health::follow(health.clone(), models.clone(), readiness.clone()));
+        let services = grpc::server::Services {
+            models: models.clone(),
+            embedder: Embedder::new(CpuPool::new(cores), Arc::clone(&clock)),
+            clock,
+            instance: config.instance.clone(),
+            health,
+        };
+        let admin = Admin {
+            models: models.clone(),
+            readiness: readiness.clone(),
+            metrics: Arc::new(metrics),
+            instance: config.instance,
+        };
+        announce(&listeners, &models);
+        let Listeners { grpc, admin: admin_listener } = listeners;
+        let grpc = tokio::spawn(serve_grpc(grpc, services, stopped.clone()));
+        let admin = tokio::spawn(serve_admin(admin_listener, admin, stopped));
+        Ok(App { models, readiness, stop, grpc, admin, loads })
+    }
+
+    /// Resolves when every model has failed: then there is nothing to serve.
+    async fn nothing_to_serve(&self) -> Failure {
+        self.readiness.settled().await;
+        let failed = |model: &ServedModel| {
+            let progress = model.progress().borrow().clone();
+            (progress.state == State::Failed).then(|| format!("{}: {}", model.name(), progress.message))
+        };
+        let failures: Vec<Option<String>> = self.models.iter().map(|m| failed(m)).collect();
+        match failures.into_iter().collect::<Option<Vec<String>>>() {
+            Some(failures) => Failure::Run(failures.join("\n")),
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn end(self) {
+        self.stop.send_replace(true);
+        if timeout(CALLS_GRACE, self.grpc).await.is_err() {
+            warn!("calls in flight did not finish in {CALLS_GRACE:?}");
+        }
+        for load in self.loads {
+            load.abort();
+        }
+        let closed = self.models.iter().map(|model| {
+            let model = Arc::clone(model);
+            tokio::spawn(async move { load::close(&model, CACHE_GRACE).await })
+        });
+        for closing in closed.collect::<Vec<_>>() {
+            if let Err(error) = closing.await {
+                warn!("failed to close a model: {error}");
+            }
+        }
+        self.admin.abort();
+        info!("ended");
+    }
+}
+
+// === free functions ===
+
+async fn bind(argument: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let why = match error.kind() {
+            std::io::ErrorKind::AddrInUse => "another process listens there".to_owned(),
+            _ => error.to_string(),
+        };
+        Failure::Run(format!("{argument}: {address} cannot be listened on: {why}"))
+    })
+}
+
+/// Says what is served where.
+fn announce(listeners: &Listeners, models: &ServedModels) {
+    let address = |listener: &TcpListener| {
+        listener.local_addr().map_or_else(|_| String::new(), |address| address.to_string())
+    };
+    for model in models.iter() {
+        let serving = &model.contract.serving;
+        info!(
+            model = serving.name,
+            digest = %serving.model.sha256,
+            space_id = %model.space,
+            dimensions = serving.output.dimensions,
+            "serving a model",
+        );
+    }
+    let (grpc, admin) = (address(&listeners.grpc), address(&listeners.admin));
+    info!(grpc, admin, version = env!("CARGO_PKG_VERSION"), "listening");
+}
+
+async fn serve_grpc(
+    listener: TcpListener,
+    services: grpc::server::Services,
+    stopped: watch::Receiver<bool>,
+) {
+    if let Err(error) = grpc::server::serve(listener, services, until(stopped)).await {
+        warn!("gRPC ended: {error}");
+    }
+}
+
+async fn serve_admin(listener: TcpListener, admin: Admin, stopped: watch::Receiver<bool>) {
+    if let Err(error) = http::serve(listener, admin, until(stopped)).await {
+        warn!("the admin port ended: {error}");
+    }
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // An error means that the sender is gone, and the process with it.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+async fn ended_by_signal() -> &'static str {
+    let (term, int) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    match (term, int) {
+        (Ok(mut term), Ok(mut int)) => tokio::select! {
+            _ = term.recv() => "SIGTERM",
+            _ = int.recv() => "SIGINT",
+        },
+        _ => {
+            warn!("signals cannot be listened for; only a kill ends the process");
+            std::future::pending().await
+        }
+    }
+}

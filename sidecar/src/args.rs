@@ -1,0 +1,122 @@
+//! The command line.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use embark_crds::contract::{ADMIN_PORT, GRPC_PORT};
+
+use crate::telemetry::LogFormat;
+
+/// Serves embeddings on CPUs, and remembers them.
+///
+/// A model is described by an EmbeddingModel manifest, the same that `kubectl apply` takes in a cluster.
+#[derive(Debug, Parser)]
+#[command(name = "embark-sidecar", version, propagate_version = true)]
+pub struct Arguments {
+    /// How log lines are written, to standard error.
+    #[arg(long, value_enum, default_value_t, global = true, env = "EMBARK_LOG_FORMAT")]
+    pub log_format: LogFormat,
+    /// What is logged: error, warn, info, debug or trace; or a filter by module.
+    #[arg(long, default_value = "info", global = true, env = "EMBARK_LOG_LEVEL")]
+    pub log_level: String,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the models of EmbeddingModel manifests over gRPC.
+    Serve(Serve),
+    /// Embed texts with a running server, and print JSON lines.
+    Embed(Embed),
+    /// Say what is wrong with manifests, without serving them.
+    Check(Check),
+}
+
+/// Serve the models of EmbeddingModel manifests over gRPC.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  embark-sidecar serve --manifest examples/quickstart.yaml
+  embark-sidecar serve --manifest models/ --listen 0.0.0.0:8081 --data-dir /var/lib/embark
+
+It ends on SIGTERM or Ctrl-C: calls in flight are answered, and what is cached is written to disk.")]
+pub struct Serve {
+    /// A manifest, or a folder of manifests (*.yaml, *.yml, *.json). May be given several times.
+    #[arg(long, value_name = "FILE|DIR", required = true, num_args = 1..)]
+    pub manifest: Vec<PathBuf>,
+    /// Where gRPC is served. Port 0 takes a free one; the log says which.
+    #[arg(long, value_name = "ADDRESS", default_value_t = local(GRPC_PORT))]
+    pub listen: SocketAddr,
+    /// Where probes, metrics and status are served.
+    #[arg(long, value_name = "ADDRESS", default_value_t = local(ADMIN_PORT))]
+    pub admin_listen: SocketAddr,
+    /// Where fetched files and the disk cache are kept.
+    #[arg(long, value_name = "DIR", default_value = "./embark-data")]
+    pub data_dir: PathBuf,
+    /// How long requests are still accepted after SIGTERM, so that clients can learn of it first, such as 5s.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    pub drain_wait: Duration,
+}
+
+/// Embed texts with a running server, and print JSON lines.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  embark-sidecar embed --model quickstart \"The weather is lovely today.\"
+  embark-sidecar embed --model quickstart < sentences.txt > vectors.jsonl
+
+Each line has: text, vector, source (where the vector came from), age_ms, tokens, truncated; or text and error.")]
+pub struct Embed {
+    /// The server, such as 127.0.0.1:8081 or http://host:8081.
+    #[arg(long, env = "EMBARK_ADDRESS", default_value = "127.0.0.1:8081")]
+    pub address: String,
+    /// The model. May be left out when the server has one.
+    #[arg(long, default_value = "")]
+    pub model: String,
+    /// The prompt's name; by default the model's default prompt.
+    #[arg(long, default_value = "")]
+    pub prompt: String,
+    /// How many values of each vector; by default the model's.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub dimensions: Option<u32>,
+    /// The texts. Without any, each line of standard input is one.
+    pub text: Vec<String>,
+}
+
+/// Say what is wrong with manifests, without serving them.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  embark-sidecar check model.yaml
+  embark-sidecar check --target cluster models/
+
+Ends with 0 when every manifest is good, with 1 when one is not.")]
+pub struct Check {
+    /// Manifests, or folders of manifests.
+    #[arg(required = true, value_name = "FILE|DIR")]
+    pub file: Vec<PathBuf>,
+    /// Where the manifests are to be used. By default either will do, and it says which accept them.
+    #[arg(long, value_enum)]
+    pub target: Option<Target>,
+}
+
+/// Where a manifest is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Target {
+    /// By `embark-sidecar serve`.
+    Local,
+    /// By the operator.
+    Cluster,
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// A duration as manifests write them.
+fn duration(text: &str) -> Result<Duration, String> {
+    embark_crds::resolve::parse_duration(text).map_err(|error| error.to_string())
+}

@@ -1,0 +1,131 @@
+//! What the demonstration prints.
+
+use std::{
+    collections::BTreeMap,
+    io::{Write as _, stdout},
+    time::Duration,
+};
+
+use anyhow::{Result, ensure};
+
+use super::{MODEL, server::Server};
+
+/// How many sentences are shown for a query.
+const SHOWN: usize = 3;
+
+/// A batch that was embedded.
+pub(crate) struct Batch {
+    /// How long all its calls took.
+    pub(crate) took: Duration,
+    /// Where each vector came from.
+    pub(crate) sources: Vec<&'static str>,
+    /// The vectors.
+    pub(crate) vectors: Vec<Vec<f32>>,
+}
+
+/// Prints as it goes, and keeps what the table needs.
+pub(crate) struct Report<'a> {
+    sentences: &'a [String],
+    rows: Vec<(&'static str, Batch)>,
+}
+
+// === impl Report ===
+
+impl<'a> Report<'a> {
+    /// A report on these sentences.
+    pub(crate) fn new(sentences: &'a [String]) -> Self {
+        Report { sentences, rows: Vec::new() }
+    }
+
+    /// Says what runs.
+    pub(crate) fn started(&self, server: &Server) {
+        print(&format!(
+            "$ {}\n  gRPC on {}, admin on {}; {} sentences of examples/sentences.txt\n",
+            server.command,
+            server.grpc,
+            server.admin,
+            self.sentences.len()
+        ));
+    }
+
+    /// Prints the nearest sentences of each query.
+    pub(crate) fn search(&self, vectors: &[Vec<f32>], queries: &[(&str, Vec<f32>)]) {
+        for (query, vector) in queries {
+            let mut near: Vec<(f32, &String)> =
+                vectors.iter().map(|other| cosine(vector, other)).zip(self.sentences).collect();
+            near.sort_by(|a, b| b.0.total_cmp(&a.0));
+            print(&format!("\n{query}\n"));
+            for (cosine, sentence) in near.iter().take(SHOWN) {
+                print(&format!("  {cosine:.2}  {sentence}\n"));
+            }
+        }
+    }
+
+    /// Keeps a row of the table.
+    pub(crate) fn measured(&mut self, what: &'static str, batch: Batch) {
+        self.rows.push((what, batch));
+    }
+
+    /// Prints where vectors came from and what that cost.
+    ///
+    /// # Errors
+    /// A row's vectors did not come from where they should, or differ from the first.
+    pub(crate) fn table(&self) -> Result<()> {
+        print(&format!(
+            "\n{:<18} {:<28} {:>10} {:>12}\n",
+            "the same sentences", "source", "in all", "a sentence"
+        ));
+        for (what, batch) in &self.rows {
+            let each = batch.took.as_secs_f64() * 1e6 / self.sentences.len() as f64;
+            let sources = counts(&batch.sources);
+            let took = format!("{:.1} ms", batch.took.as_secs_f64() * 1e3);
+            print(&format!("{what:<18} {sources:<28} {took:>10} {each:>9.0} µs\n"));
+        }
+        self.check()
+    }
+
+    fn check(&self) -> Result<()> {
+        let wanted = ["COMPUTED", "HIT_MEMORY", "HIT_DISK", "COMPUTED"];
+        for ((what, batch), wanted) in self.rows.iter().zip(wanted) {
+            let found = counts(&batch.sources);
+            let only = batch.sources.iter().all(|source| *source == wanted);
+            ensure!(only, "{what}: expected {wanted} for every sentence, found {found}");
+            for (fresh, first) in batch.vectors.iter().zip(&self.rows[0].1.vectors) {
+                ensure!(cosine(fresh, first) > 0.9999, "{what}: a vector changed");
+            }
+        }
+        Ok(())
+    }
+
+    /// Says what to try next.
+    pub(crate) fn try_next(&self, server: &Server) {
+        let (grpc, admin) = (&server.grpc, &server.admin);
+        print(&format!(
+            "\nThe server is still running; Ctrl-C ends it. Try, in another terminal:\n\
+             \n  cargo run -q -p embark-sidecar -- embed --address {grpc} --model {MODEL} \"Hello, world.\"\n  \
+             curl http://{admin}/status\n  curl http://{admin}/metrics\n  \
+             grpcurl -plaintext -d '{{\"model\":\"{MODEL}\",\"items\":[{{\"text\":\"Hello, world.\"}}]}}' \\\n    \
+             {grpc} embark.v1.EmbeddingService/Embed\n"
+        ));
+    }
+}
+
+// === free functions ===
+
+fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+fn counts(sources: &[&'static str]) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for source in sources {
+        *counts.entry(source).or_default() += 1;
+    }
+    counts.iter().map(|(source, n)| format!("{n} {source}")).collect::<Vec<_>>().join(", ")
+}
+
+fn print(text: &str) {
+    // A reader that went away is no failure of the demonstration.
+    let _ = stdout().lock().write_all(text.as_bytes());
+}

@@ -1,0 +1,119 @@
+//! `embed`: texts in, JSON lines out.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::Failure;
+use crate::{
+    args,
+    grpc::client::{CallFailed, Client, Embedded, Options},
+};
+
+/// Texts of one call.
+const BATCH: usize = 32;
+/// Calls in flight.
+const IN_FLIGHT: usize = 4;
+
+#[derive(Serialize)]
+struct Line<'a> {
+    text: &'a str,
+    #[serde(flatten)]
+    outcome: Outcome<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Outcome<'a> {
+    Failed {
+        error: &'a str,
+    },
+    Embedded {
+        vector: &'a [f32],
+        source: &'static str,
+        age_ms: u64,
+        tokens: u32,
+        truncated: bool,
+    },
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The server does not answer, or refused a text; other texts are printed all the same.
+pub async fn run(arguments: args::Embed) -> Result<(), Failure> {
+    let failed = |error: CallFailed| Failure::Run(error.to_string());
+    let args::Embed { address, model, prompt, dimensions, text } = arguments;
+    let mut client = Client::connect(&address).await.map_err(failed)?;
+    let most = client.describe(&model).await.map_err(failed)?.max_items;
+    // Whoever types lines wants each answered; whoever pipes them wants them answered fast.
+    let typed = text.is_empty() && io::stdin().is_terminal();
+    let (batch, in_flight) = if typed { (1, 1) } else { (most.clamp(1, BATCH), IN_FLIGHT) };
+    let options = Options { model, prompt, dimensions };
+    let progress = progress(text.is_empty());
+    let calls = stream::iter(batches(text, batch)).map(|texts| {
+        let (mut client, options) = (client.clone(), options.clone());
+        async move {
+            let texts = texts.map_err(|error| Failure::Run(format!("standard input: {error}")))?;
+            let embedded = client.embed(texts.clone(), &options).await.map_err(failed)?;
+            Ok::<_, Failure>((texts, embedded))
+        }
+    });
+    let mut calls = calls.buffered(in_flight);
+    let mut refused = 0;
+    while let Some((texts, embedded)) = calls.try_next().await? {
+        refused += embedded.iter().filter(|one| one.error.is_some()).count();
+        print(&texts, &embedded).map_err(|error| Failure::Run(format!("standard output: {error}")))?;
+        progress.inc(texts.len() as u64);
+    }
+    progress.finish_and_clear();
+    match refused {
+        0 => Ok(()),
+        refused => Err(Failure::Run(format!("{refused} texts failed; their lines say why"))),
+    }
+}
+
+/// The texts of the command line, or the lines of standard input, in batches; lines are read as they are needed.
+fn batches(texts: Vec<String>, size: usize) -> impl Iterator<Item = io::Result<Vec<String>>> {
+    let from_input = texts.is_empty();
+    let mut given = texts.into_iter().map(Ok);
+    let mut lines = from_input.then(|| io::stdin().lock().lines());
+    let mut next = move || match &mut lines {
+        Some(lines) => lines.find(|line| line.as_ref().map_or(true, |line| !line.is_empty())),
+        None => given.next(),
+    };
+    std::iter::from_fn(move || {
+        let batch: io::Result<Vec<String>> = std::iter::from_fn(&mut next).take(size).collect();
+        batch.map(|batch| (!batch.is_empty()).then_some(batch)).transpose()
+    })
+}
+
+fn print(texts: &[String], embedded: &[Embedded]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for (text, one) in texts.iter().zip(embedded) {
+        let outcome = match &one.error {
+            Some(error) => Outcome::Failed { error },
+            None => Outcome::Embedded {
+                vector: &one.vector,
+                source: one.source,
+                age_ms: one.age_ms,
+                tokens: one.tokens,
+                truncated: one.truncated,
+            },
+        };
+        serde_json::to_writer(&mut out, &Line { text, outcome })?;
+        out.write_all(b"\n")?;
+    }
+    out.flush()
+}
+
+/// Progress on a terminal, when the texts come from standard input and the vectors go elsewhere.
+fn progress(from_input: bool) -> ProgressBar {
+    if !from_input || !io::stderr().is_terminal() || io::stdout().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{spinner} {pos} texts, {per_sec}, {elapsed}");
+    ProgressBar::new_spinner().with_style(style.expect("the template is right"))
+}

@@ -1,0 +1,142 @@
+//! The CacheService: callers make the process forget.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use prost_types::Timestamp;
+use tonic::{Request, Response, Status};
+
+use super::{status, validate};
+use crate::{
+    clock::Clock,
+    error::{Error, ErrorKind},
+    key::CacheKey,
+    pb::server::{
+        InvalidateRequest, InvalidateResponse, Item, cache_service_server::CacheService,
+        invalidate_request::Scope,
+    },
+    served::{ServedModel, ServedModels},
+};
+
+pub(super) struct Caches {
+    pub(super) models: ServedModels,
+    pub(super) clock: Arc<dyn Clock>,
+    /// What the process calls itself in answers.
+    pub(super) instance: String,
+}
+
+// === impl Caches ===
+
+impl Caches {
+    async fn answer(&self, message: InvalidateRequest) -> Result<InvalidateResponse, Error> {
+        let model = self.models.get(&message.model)?;
+        if !model.contract.policy.allow_invalidation {
+            let sentence = format!(
+                "model {:?} does not allow invalidation (spec.cache.allowInvalidation: false)",
+                model.name()
+            );
+            return Err(Error::new(ErrorKind::InvalidationOff, sentence));
+        }
+        let before_ms = before(message.before, self.clock.now_ms())?;
+        let cache = &model.runtime()?.cache;
+        match message.scope {
+            Some(Scope::All(true)) => cache.invalidate_all(before_ms).await?,
+            Some(Scope::Items(items)) => {
+                cache.invalidate_items(keys(model, items.items)?, before_ms).await?;
+            }
+            Some(Scope::All(false)) => {
+                let allowed = "must be true; to forget single items, give items";
+                return Err(Error::of_field(ErrorKind::Malformed, "all", "false", allowed));
+            }
+            None => {
+                let sentence = "scope: nothing given; give all: true, or items";
+                return Err(Error::new(ErrorKind::Malformed, sentence).about("scope", ""));
+            }
+        }
+        Ok(InvalidateResponse { before: Some(timestamp(before_ms)), instance: self.instance.clone() })
+    }
+}
+
+#[tonic::async_trait]
+impl CacheService for Caches {
+    async fn invalidate(
+        &self,
+        request: Request<InvalidateRequest>,
+    ) -> Result<Response<InvalidateResponse>, Status> {
+        let answer = self.answer(request.into_inner()).await;
+        answer.map(Response::new).map_err(|error| status::of(&error))
+    }
+}
+
+// === free functions ===
+
+/// The keys of items under every prompt, and under none. One item that is wrong refuses all: nothing is half forgotten.
+fn keys(model: &ServedModel, items: Vec<Item>) -> Result<Vec<CacheKey>, Error> {
+    validate::count(model, items.len())?;
+    let input = model.text_input()?;
+    let mut keys = Vec::new();
+    for text in validate::items(input, items) {
+        let text = text?;
+        keys.push(CacheKey::of_text(&model.space, "", text.as_str()));
+        for prompt in &input.prompts {
+            keys.push(CacheKey::of_text(&model.space, &prompt.prefix, text.as_str()));
+        }
+    }
+    Ok(keys)
+}
+
+/// The time up to which entries are forgotten, in milliseconds: the one given, rounded up so that it covers what it names,
+/// or now.
+fn before(given: Option<Timestamp>, now_ms: u64) -> Result<u64, Error> {
+    let Some(given) = given else {
+        return Ok(now_ms);
+    };
+    let shown = given.to_string();
+    let wrong = |allowed: &str| Error::of_field(ErrorKind::Malformed, "before", &shown, allowed);
+    let time = SystemTime::try_from(given).map_err(|_| wrong("is not a time"))?;
+    let since = time.duration_since(UNIX_EPOCH).map_err(|_| wrong("is before 1970"))?;
+    let up = since + Duration::from_nanos(999_999);
+    let before_ms = u64::try_from(up.as_millis()).map_err(|_| wrong("is not a time"))?;
+    if before_ms > now_ms {
+        return Err(wrong("is in the future; at most the present is allowed"));
+    }
+    Ok(before_ms)
+}
+
+fn timestamp(ms: u64) -> Timestamp {
+    Timestamp::from(UNIX_EPOCH + Duration::from_millis(ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64, nanos: i32) -> Option<Timestamp> {
+        Some(Timestamp { seconds, nanos })
+    }
+
+    #[test]
+    fn no_time_means_now() {
+        assert_eq!(before(None, 5_000), Ok(5_000));
+    }
+
+    #[test]
+    fn a_part_of_a_millisecond_counts_as_a_whole_one() {
+        assert_eq!(before(at(1, 1), 5_000), Ok(1_001));
+        assert_eq!(before(at(1, 0), 5_000), Ok(1_000));
+    }
+
+    #[test]
+    fn a_future_time_is_refused() {
+        let error = before(at(6, 0), 5_000).unwrap_err();
+        assert_eq!((error.kind, error.field.as_str()), (ErrorKind::Malformed, "before"));
+    }
+
+    #[test]
+    fn a_time_before_1970_or_out_of_range_is_refused() {
+        assert!(before(at(-6, 0), 5_000).is_err());
+        assert!(before(at(i64::MAX, 0), 5_000).is_err());
+    }
+}

@@ -1,0 +1,135 @@
+//! A client of the service, for the command line: messages in plain types, failures as sentences.
+
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint},
+};
+use tonic_types::StatusExt as _;
+
+use crate::pb::client::{
+    EmbedRequest, EmbedResponse, GetModelRequest, Item, ItemResult, Source,
+    embedding_service_client::EmbeddingServiceClient, item::Input,
+};
+
+/// Bytes of the largest reply that is read.
+const REPLY_BYTES: usize = 64 * 1024 * 1024;
+
+/// A connection to a server.
+#[derive(Clone, Debug)]
+pub struct Client(EmbeddingServiceClient<Channel>);
+
+/// What every batch of a run asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The model's name; empty: the only one.
+    pub model: String,
+    /// The prompt's name; empty: the default one.
+    pub prompt: String,
+    /// How many values of each vector; `None`: the model's.
+    pub dimensions: Option<u32>,
+}
+
+/// What became of a text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Embedded {
+    /// The vector; empty when it failed.
+    pub vector: Vec<f32>,
+    /// Where the vector came from, such as `HIT_MEMORY`.
+    pub source: &'static str,
+    /// Milliseconds since its computation began.
+    pub age_ms: u64,
+    /// Tokens that the model read.
+    pub tokens: u32,
+    /// Whether the text was cut.
+    pub truncated: bool,
+    /// Why there is no vector.
+    pub error: Option<String>,
+}
+
+/// What a server says of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// Its name.
+    pub name: String,
+    /// The most items of a batch.
+    pub max_items: usize,
+}
+
+/// The server could not be reached, or refused; a sentence.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct CallFailed(String);
+
+// === impl Client ===
+
+impl Client {
+    /// Connects to `address`, with or without `http://`.
+    ///
+    /// # Errors
+    /// It is no address, or nothing answers there.
+    pub async fn connect(address: &str) -> Result<Self, CallFailed> {
+        let uri = match address.contains("://") {
+            true => address.to_owned(),
+            false => format!("http://{address}"),
+        };
+        let endpoint = Endpoint::from_shared(uri)
+            .map_err(|_| CallFailed(format!("--address: {address:?} is not HOST:PORT")))?;
+        let channel = endpoint.tcp_nodelay(true).connect().await.map_err(|_| {
+            CallFailed(format!("nothing answers at {address}; is embark-sidecar serving there?"))
+        })?;
+        Ok(Client(EmbeddingServiceClient::new(channel).max_decoding_message_size(REPLY_BYTES)))
+    }
+
+    /// What the server says of a model; an empty name means the only one.
+    ///
+    /// # Errors
+    /// The server does not know it.
+    pub async fn describe(&mut self, model: &str) -> Result<Description, CallFailed> {
+        let request = GetModelRequest { model: model.to_owned() };
+        let model = self.0.get_model(request).await.map_err(sentence)?.into_inner().model;
+        let model = model.ok_or_else(|| CallFailed("the server describes no model".to_owned()))?;
+        let max_items = model.limits.map_or(1, |limits| limits.max_items) as usize;
+        Ok(Description { name: model.name, max_items })
+    }
+
+    /// Embeds a batch.
+    ///
+    /// # Errors
+    /// The call as a whole failed.
+    pub async fn embed(
+        &mut self,
+        texts: Vec<String>,
+        options: &Options,
+    ) -> Result<Vec<Embedded>, CallFailed> {
+        let item = |text| Item { input: Some(Input::Text(text)) };
+        let request = EmbedRequest {
+            model: options.model.clone(),
+            items: texts.into_iter().map(item).collect(),
+            prompt: options.prompt.clone(),
+            dimensions: options.dimensions.unwrap_or_default(),
+            ..Default::default()
+        };
+        let response: EmbedResponse = self.0.embed(request).await.map_err(sentence)?.into_inner();
+        Ok(response.results.into_iter().map(embedded).collect())
+    }
+}
+
+// === free functions ===
+
+fn embedded(result: ItemResult) -> Embedded {
+    let source = Source::try_from(result.source).unwrap_or(Source::Unspecified).as_str_name();
+    Embedded {
+        source: source.strip_prefix("SOURCE_").unwrap_or(source),
+        vector: result.vector,
+        age_ms: result.age_ms,
+        tokens: result.tokens,
+        truncated: result.truncated,
+        error: result.error.map(|error| format!("{}: {}", error.reason, error.message)),
+    }
+}
+
+fn sentence(status: Status) -> CallFailed {
+    let reason = status.get_details_error_info().map(|info| info.reason);
+    let name = reason.unwrap_or_else(|| format!("{:?}", status.code()));
+    CallFailed(format!("{name}: {}", status.message()))
+}

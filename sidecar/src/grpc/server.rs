@@ -1,0 +1,83 @@
+//! The gRPC server: the services, health and reflection on one listener.
+
+use std::{future::Future, sync::Arc};
+
+use tokio::net::TcpListener;
+use tonic::transport::{Server, server::TcpIncoming};
+use tonic_health::server::HealthReporter;
+use tonic_reflection::server::Builder as Reflection;
+
+use super::{cache_service::Caches, embedding_service::Embeddings};
+use crate::{
+    clock::Clock,
+    embedder::Embedder,
+    pb::{
+        DESCRIPTOR,
+        server::{
+            cache_service_server::CacheServiceServer,
+            embedding_service_server::EmbeddingServiceServer,
+        },
+    },
+    served::ServedModels,
+};
+
+/// Bytes that one stream may send before it is read: a batch of long texts in one flight.
+const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Bytes that all streams of a connection may send before they are read.
+const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// Calls in flight on one connection.
+const MAX_STREAMS: u32 = 1024;
+
+/// What the server answers with.
+pub struct Services {
+    /// The models.
+    pub models: ServedModels,
+    /// The use case.
+    pub embedder: Embedder,
+    /// The clock that invalidations are dated by.
+    pub clock: Arc<dyn Clock>,
+    /// What the process calls itself.
+    pub instance: String,
+    /// What health answers is told through this.
+    pub health: HealthReporter,
+}
+
+/// Serves until `shutdown` resolves, then finishes the calls in flight.
+///
+/// # Errors
+/// The listener broke, or the descriptor does not decode.
+pub async fn serve(
+    listener: TcpListener,
+    services: Services,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let limit = services.models.iter().map(|m| m.contract.serving.max_request_bytes()).max();
+    let limit = usize::try_from(limit.unwrap_or_default()).unwrap_or(usize::MAX);
+    let Services { models, embedder, clock, instance, health } = services;
+    let embeddings = EmbeddingServiceServer::new(Embeddings { models: models.clone(), embedder })
+        .max_decoding_message_size(limit);
+    let caches = CacheServiceServer::new(Caches { models, clock, instance })
+        .max_decoding_message_size(limit);
+    let health = tonic_health::pb::health_server::HealthServer::new(
+        tonic_health::server::HealthService::from_health_reporter(health),
+    );
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(MAX_STREAMS)
+        .add_service(embeddings)
+        .add_service(caches)
+        .add_service(health)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .serve_with_incoming_shutdown(incoming, shutdown)
+        .await?;
+    Ok(())
+}
+
+fn reflection() -> Reflection<'static> {
+    Reflection::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTOR)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}

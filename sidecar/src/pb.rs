@@ -1,0 +1,12 @@
+//! Generated protobuf code, and the descriptor that reflection serves. Named under `grpc` alone.
+//!
+//! The server's messages come from a patched descriptor: vectors and texts are bytes, which look the same on the wire as
+//! packed floats and strings. The client's messages are the public ones.
+
+#[rustfmt::skip]
+pub mod client;
+#[rustfmt::skip]
+pub mod server;
+
+/// The encoded `FileDescriptorSet` of the public API.
+pub const DESCRIPTOR: &[u8] = include_bytes!("pb/descriptor.bin");

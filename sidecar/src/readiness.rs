@@ -1,0 +1,87 @@
+//! Whether the process should be sent requests: every model has been ready once, and it is not draining. The cache never
+//! decides it.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::{model::load::State, served::ServedModels};
+
+/// The process's readiness.
+#[derive(Clone)]
+pub struct Readiness {
+    models: ServedModels,
+    draining: Arc<watch::Sender<bool>>,
+}
+
+/// A wait for anything that readiness depends on.
+pub struct Changes {
+    models: Vec<watch::Receiver<crate::served::Progress>>,
+    draining: watch::Receiver<bool>,
+}
+
+// === impl Readiness ===
+
+impl Readiness {
+    /// The readiness of a process that serves these models.
+    pub fn new(models: ServedModels) -> Self {
+        Readiness { models, draining: Arc::new(watch::Sender::new(false)) }
+    }
+
+    /// Whether requests should be sent here.
+    ///
+    /// # Errors
+    /// A sentence that says why not.
+    pub fn check(&self) -> Result<(), String> {
+        if self.is_draining() {
+            return Err("the server is draining".to_owned());
+        }
+        for model in self.models.iter() {
+            if let Err(error) = model.runtime() {
+                return Err(error.message);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the process is going away.
+    pub fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    /// From now on the process is going away.
+    pub fn drain(&self) {
+        self.draining.send_replace(true);
+    }
+
+    /// A wait for changes from now on.
+    pub fn changes(&self) -> Changes {
+        Changes {
+            models: self.models.iter().map(|model| model.progress()).collect(),
+            draining: self.draining.subscribe(),
+        }
+    }
+
+    /// Waits until the process is ready, or until no model can become so.
+    pub async fn settled(&self) {
+        let mut changes = self.changes();
+        let pending = |state: State| !matches!(state, State::Ready | State::Failed);
+        while self.models.iter().any(|model| pending(model.progress().borrow().state)) {
+            changes.changed().await;
+        }
+    }
+}
+
+// === impl Changes ===
+
+impl Changes {
+    /// Waits for the next change.
+    pub async fn changed(&mut self) {
+        let models = self.models.iter_mut().map(|model| Box::pin(model.changed()));
+        let any_model = futures_util::future::select_all(models);
+        tokio::select! {
+            _ = any_model => {}
+            _ = self.draining.changed() => {}
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The models that this process serves, by name, and how far each one is.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
+
+use embark_crds::{
+    contract::{Contract, Input, TextInput},
+    digest::SpaceId,
+};
+use tokio::sync::watch;
+
+use crate::{
+    batch::Batcher,
+    cache::Cache,
+    error::{Error, ErrorKind},
+    metrics::ModelMetrics,
+    model::{load::State, tokenizer::Tokenizer},
+};
+
+/// The models of the process. Their set is fixed when it starts.
+#[derive(Clone)]
+pub struct ServedModels(Arc<BTreeMap<String, Arc<ServedModel>>>);
+
+/// One model: what it is, and what it computes with once it is loaded.
+pub struct ServedModel {
+    /// What was asked for.
+    pub contract: Contract,
+    /// The space of its vectors.
+    pub space: SpaceId,
+    /// Its metrics.
+    pub metrics: ModelMetrics,
+    progress: watch::Sender<Progress>,
+    runtime: OnceLock<Arc<Runtime>>,
+}
+
+/// How far a model is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The stage.
+    pub state: State,
+    /// Why, in a sentence, when it failed.
+    pub message: String,
+}
+
+/// What a loaded model computes with.
+pub struct Runtime {
+    /// Text to tokens.
+    pub tokenizer: Arc<Tokenizer>,
+    /// Tokens to vectors.
+    pub batcher: Batcher,
+    /// Vectors remembered.
+    pub cache: Arc<Cache>,
+}
+
+// === impl ServedModels ===
+
+impl ServedModels {
+    /// These models.
+    pub fn new(models: impl IntoIterator<Item = ServedModel>) -> Self {
+        let named = |model: ServedModel| (model.name().to_owned(), Arc::new(model));
+        ServedModels(Arc::new(models.into_iter().map(named).collect()))
+    }
+
+    /// The model of that name; an empty name means the only one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ModelUnknown`].
+    pub fn get(&self, name: &str) -> Result<&Arc<ServedModel>, Error> {
+        match (name, self.0.len()) {
+            ("", 1) => self.0.values().next(),
+            _ => self.0.get(name),
+        }
+        .ok_or_else(|| {
+            let names: Vec<&str> = self.0.keys().map(String::as_str).collect();
+            let allowed = format!("is not served here; served: {}", names.join(", "));
+            Error::of_field(ErrorKind::ModelUnknown, "model", name, allowed)
+        })
+    }
+
+    /// Every model, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<ServedModel>> {
+        self.0.values()
+    }
+}
+
+// === impl ServedModel ===
+
+impl ServedModel {
+    /// A model that is not loaded yet.
+    pub fn new(contract: Contract, metrics: ModelMetrics) -> Self {
+        let space = SpaceId::of(&contract.serving);
+        metrics.identify(&contract.serving.model.sha256.to_string(), &space.to_string());
+        let (progress, runtime) = (watch::Sender::default(), OnceLock::new());
+        ServedModel { contract, space, metrics, progress, runtime }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.contract.serving.name
+    }
+
+    /// What it does with text.
+    ///
+    /// # Errors
+    /// It takes something else.
+    pub fn text_input(&self) -> Result<&TextInput, Error> {
+        match &self.contract.serving.input {
+            Input::Text(text) => Ok(text),
+            _ => Err(Error::new(ErrorKind::Unsupported, "only text models are supported yet")),
+        }
+    }
+
+    /// How far it is, and a wait for changes.
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Notes how far it is.
+    pub fn set_progress(&self, state: State, message: String) {
+        self.metrics.ready.set((state == State::Ready).into());
+        self.progress.send_replace(Progress { state, message });
+    }
+
+    /// What it computes with.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ModelNotReady`], with the reason.
+    pub fn runtime(&self) -> Result<&Arc<Runtime>, Error> {
+        self.runtime.get().ok_or_else(|| {
+            let progress = self.progress.borrow();
+            let why = match progress.message.as_str() {
+                "" => format!("{:?}", progress.state).to_lowercase(),
+                message => message.to_owned(),
+            };
+            let sentence = format!("model {:?} is not ready: {why}", self.name());
+            Error::new(ErrorKind::ModelNotReady, sentence)
+        })
+    }
+
+    /// Makes it answer. To be called once.
+    pub fn start(&self, runtime: Runtime) {
+        let first = self.runtime.set(Arc::new(runtime)).is_ok();
+        debug_assert!(first, "a model is started once");
+        self.set_progress(State::Ready, String::new());
+    }
+}

@@ -1,0 +1,80 @@
+//! EmbeddingModels for tests, as JSON, which is YAML too.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+/// The vendored tiny model's digest.
+pub const TINY_SHA256: &str = "e5e89d887c74dccfc8bd097e87879085dd8c120bdae86b3707fc69a4e3f4fe15";
+/// Its tokenizer's digest.
+pub const TOKENIZER_SHA256: &str =
+    "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037";
+
+/// A manifest that a test changes to its needs.
+#[derive(Clone, Debug)]
+pub struct Manifest(Value);
+
+// === impl Manifest ===
+
+impl Manifest {
+    /// The vendored tiny text model under this name.
+    pub fn tiny(name: &str) -> Self {
+        Manifest(json!({
+            "apiVersion": "embark.dev/v1alpha1",
+            "kind": "EmbeddingModel",
+            "metadata": {"name": name},
+            "spec": {
+                "model": {
+                    "source": {"uri": "builtin://tiny-static-minilm/model.onnx", "sha256": TINY_SHA256},
+                    "output": {"dimensions": 128},
+                },
+                "input": {"text": {
+                    "tokenizer": {
+                        "uri": "builtin://tiny-static-minilm/tokenizer.json",
+                        "sha256": TOKENIZER_SHA256,
+                    },
+                }},
+            },
+        }))
+    }
+
+    /// The same with the value at a path such as `/spec/cache/ttl`; objects on the way are made.
+    #[must_use]
+    pub fn with(mut self, pointer: &str, value: impl Into<Value>) -> Self {
+        let mut at = &mut self.0;
+        for key in pointer.split('/').skip(1) {
+            if at.is_null() {
+                *at = json!({});
+            }
+            at = match at {
+                Value::Array(list) => &mut list[key.parse::<usize>().expect("an index")],
+                object => &mut object[key],
+            };
+        }
+        *at = value.into();
+        self
+    }
+
+    /// The same without the value at a path.
+    #[must_use]
+    pub fn without(mut self, pointer: &str) -> Self {
+        let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
+        let parent = self.0.pointer_mut(parent).expect("the parent is there");
+        parent.as_object_mut().expect("an object").remove(key).expect("the value is there");
+        self
+    }
+
+    /// Writes it to a file of the folder and gives the file's path.
+    pub fn write(&self, folder: &Path) -> PathBuf {
+        let name = self.0["metadata"]["name"].as_str().unwrap_or("model");
+        let path = folder.join(format!("{name}.yaml"));
+        std::fs::write(&path, self.to_string()).expect("the folder is writable");
+        path
+    }
+}
+
+impl std::fmt::Display for Manifest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}

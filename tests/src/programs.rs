@@ -1,0 +1,48 @@
+//! The programs under test and the tools that tests/run installs.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+/// The repository.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a folder of it")
+}
+
+/// The sidecar's binary, built once for each run of a test binary.
+pub fn sidecar() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| build("embark-sidecar"))
+}
+
+/// The operator's binary, built once for each run of a test binary.
+pub fn operator() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| build("embark-operator"))
+}
+
+/// What `tests/run` says of a tool or a model by an environment variable.
+///
+/// # Panics
+/// The variable is not set: the test cannot run without, and does not skip itself.
+pub fn from_environment(variable: &str) -> PathBuf {
+    let Some(path) = std::env::var_os(variable) else {
+        panic!("{variable} is not set: run the tests by `bash tests/run`, which installs what they need");
+    };
+    PathBuf::from(path)
+}
+
+fn build(package: &str) -> PathBuf {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(["build", "--quiet", "-p", package, "--bin", package])
+        .current_dir(root())
+        .status()
+        .expect("cargo runs");
+    assert!(status.success(), "{package} does not build");
+    // target/<profile>/deps/<this test>
+    let test = std::env::current_exe().expect("the test has a path");
+    test.ancestors().nth(2).expect("a target folder").join(package)
+}

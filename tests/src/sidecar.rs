@@ -1,0 +1,293 @@
+//! A sidecar as a process of its own.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use embark_sidecar::pb::client::{
+    EmbedRequest, EmbedResponse, Item, ItemResult, Source,
+    cache_service_client::CacheServiceClient, embedding_service_client::EmbeddingServiceClient,
+    item::Input,
+};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
+    process::{Child, ChildStderr, Command},
+    sync::watch,
+    time::timeout,
+};
+use tonic::{Status, transport::Channel};
+
+use crate::{Manifest, programs};
+
+/// The longest that anything a test waits for may take; far above what it takes, so that a busy machine fails nothing.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// How a sidecar is started.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Manifest files or folders.
+    pub manifests: Vec<PathBuf>,
+    /// The data folder.
+    pub data: PathBuf,
+    /// Further arguments of `serve`.
+    pub arguments: Vec<OsString>,
+    /// What the command stands behind, such as `setpriv`.
+    pub wrapper: Vec<OsString>,
+}
+
+/// A sidecar that runs. Dropping it kills it.
+#[derive(Debug)]
+pub struct Sidecar {
+    child: Child,
+    log: watch::Receiver<Log>,
+    grpc: String,
+    admin: String,
+}
+
+/// The log so far: parsed lines, and whether it has ended.
+#[derive(Clone, Debug, Default)]
+struct Log {
+    lines: Arc<Vec<Value>>,
+    ended: bool,
+}
+
+/// How a sidecar that did not stay ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its status.
+    pub status: ExitStatus,
+    /// Its log.
+    pub log: String,
+}
+
+// === impl Options ===
+
+impl Options {
+    /// One manifest, written into `folder`, with a data folder beside it.
+    pub fn new(folder: &Path, manifest: &Manifest) -> Self {
+        Options {
+            manifests: vec![manifest.write(folder)],
+            data: folder.join("data"),
+            ..Options::default()
+        }
+    }
+
+    fn command(&self) -> Command {
+        let mut words = self.wrapper.clone();
+        words.push(programs::sidecar().into());
+        let mut command = Command::new(&words[0]);
+        command
+            .args(&words[1..])
+            .args(["serve", "--log-format", "json"])
+            .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir"])
+            .arg(&self.data)
+            .arg("--manifest")
+            .args(&self.manifests)
+            .args(&self.arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command
+    }
+}
+
+// === impl Sidecar ===
+
+impl Sidecar {
+    /// Starts a sidecar and waits until every model is ready.
+    pub async fn start(options: &Options) -> Self {
+        let sidecar = Self::start_listening(options).await;
+        sidecar.wait_until_ready().await;
+        sidecar
+    }
+
+    /// Starts a sidecar with one manifest in a folder, and waits until it is ready.
+    pub async fn serve(folder: &Path, manifest: &Manifest) -> Self {
+        Self::start(&Options::new(folder, manifest)).await
+    }
+
+    /// Starts a sidecar and waits until it listens; its models may still load.
+    pub async fn start_listening(options: &Options) -> Self {
+        let mut child = options.command().spawn().expect("the sidecar starts");
+        let log = follow(child.stderr.take().expect("it is piped"));
+        let mut sidecar = Sidecar { child, log, grpc: String::new(), admin: String::new() };
+        let line = sidecar.wait_for_line("listening").await;
+        let text = |field: &str| line[field].as_str().expect("an address").to_owned();
+        (sidecar.grpc, sidecar.admin) = (text("grpc"), text("admin"));
+        sidecar
+    }
+
+    /// Runs a sidecar that is expected to end by itself.
+    pub async fn fail(options: &Options) -> Ended {
+        let output = timeout(LIMIT, options.command().output()).await;
+        let output = output.expect("the sidecar ends").expect("the sidecar starts");
+        Ended { status: output.status, log: String::from_utf8_lossy(&output.stderr).into_owned() }
+    }
+
+    /// Its gRPC address, HOST:PORT.
+    pub fn grpc(&self) -> &str {
+        &self.grpc
+    }
+
+    /// Its admin address, HOST:PORT.
+    pub fn admin(&self) -> &str {
+        &self.admin
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
+    /// A connection of its own.
+    pub async fn channel(&self) -> Channel {
+        let address = format!("http://{}", self.grpc);
+        let endpoint = Channel::from_shared(address).expect("an address");
+        endpoint.connect().await.expect("the sidecar answers")
+    }
+
+    /// A client of the EmbeddingService.
+    pub async fn embeddings(&self) -> EmbeddingServiceClient<Channel> {
+        EmbeddingServiceClient::new(self.channel().await).max_decoding_message_size(64 << 20)
+    }
+
+    /// A client of the CacheService.
+    pub async fn cache(&self) -> CacheServiceClient<Channel> {
+        CacheServiceClient::new(self.channel().await)
+    }
+
+    /// Embeds texts with a request that names nothing but them.
+    pub async fn embed(&self, texts: &[&str]) -> Vec<ItemResult> {
+        let reply = self.call(request(texts)).await;
+        reply.unwrap_or_else(|status| panic!("embed failed: {status}")).results
+    }
+
+    /// Sends a request.
+    pub async fn call(&self, request: EmbedRequest) -> Result<EmbedResponse, Status> {
+        Ok(self.embeddings().await.embed(request).await?.into_inner())
+    }
+
+    /// A page of the admin port: its status code and body.
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        let answer = get(&self.admin, path).await.expect("the admin port answers");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+        (code, body.to_owned())
+    }
+
+    /// `/status`.
+    pub async fn status(&self) -> Value {
+        serde_json::from_str(&self.get("/status").await.1).expect("the status is JSON")
+    }
+
+    /// Waits until every model is ready.
+    pub async fn wait_until_ready(&self) {
+        let served = self.lines().iter().filter(|l| l["message"] == "serving a model").count();
+        let ready = move |log: &Log| {
+            log.lines.iter().filter(|l| l["message"] == "ready").count() >= served
+        };
+        self.wait(ready, "ready").await;
+    }
+
+    /// Waits for a log line with that message, and gives it.
+    pub async fn wait_for_line(&self, message: &str) -> Value {
+        let found = |log: &Log| log.lines.iter().find(|l| l["message"] == message).cloned();
+        self.wait(|log| found(log).is_some(), message).await;
+        found(&self.log.borrow()).expect("it was waited for")
+    }
+
+    /// The log so far, as text.
+    pub fn log(&self) -> String {
+        self.lines().iter().map(|line| format!("{line}\n")).collect()
+    }
+
+    /// Ends it by SIGTERM and waits until it has.
+    pub async fn stop(mut self) {
+        self.signal("-TERM").await;
+        let status = timeout(LIMIT, self.child.wait()).await.expect("it ends").expect("a status");
+        assert!(status.success(), "ended with {status}:\n{}", self.log());
+    }
+
+    /// Ends it by SIGKILL and waits until it has.
+    pub async fn kill(mut self) {
+        self.child.start_kill().expect("it runs");
+        let _ = timeout(LIMIT, self.child.wait()).await.expect("it ends");
+    }
+
+    /// Sends it a signal.
+    pub async fn signal(&self, signal: &str) {
+        let id = self.id().to_string();
+        let sent = Command::new("kill").args([signal, &id]).status().await.expect("kill runs");
+        assert!(sent.success(), "kill {signal} {id} failed");
+    }
+
+    fn lines(&self) -> Arc<Vec<Value>> {
+        Arc::clone(&self.log.borrow().lines)
+    }
+
+    async fn wait(&self, mut done: impl FnMut(&Log) -> bool, what: &str) {
+        let mut log = self.log.clone();
+        let waited = timeout(LIMIT, log.wait_for(|log| done(log) || log.ended)).await;
+        let right = waited.is_ok_and(|log| log.is_ok_and(|log| done(&log)));
+        assert!(right, "the sidecar's log never said {what:?}:\n{}", self.log());
+    }
+}
+
+// === free functions ===
+
+/// A request for texts that leaves everything else to the model.
+pub fn request(texts: &[&str]) -> EmbedRequest {
+    let item = |text: &&str| Item { input: Some(Input::Text((*text).to_owned())) };
+    EmbedRequest { items: texts.iter().map(item).collect(), ..EmbedRequest::default() }
+}
+
+/// Where each result came from.
+pub fn sources(results: &[ItemResult]) -> Vec<Source> {
+    results.iter().map(ItemResult::source).collect()
+}
+
+/// The cosine of the angle between two vectors.
+pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| {
+        a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>()
+    };
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+/// The largest difference between two vectors' values; infinite for different lengths.
+pub fn difference(a: &[f32], b: &[f32]) -> f32 {
+    if a.len() != b.len() {
+        return f32::INFINITY;
+    }
+    a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max)
+}
+
+async fn get(address: &str, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
+}
+
+fn follow(log: ChildStderr) -> watch::Receiver<Log> {
+    let (sender, receiver) = watch::channel(Log::default());
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(log).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            let plain = || serde_json::json!({ "message": line });
+            let line = serde_json::from_str(&line).unwrap_or_else(|_| plain());
+            sender.send_modify(|log| Arc::make_mut(&mut log.lines).push(line));
+        }
+        sender.send_modify(|log| log.ended = true);
+    });
+    receiver
+}
