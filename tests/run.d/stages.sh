@@ -32,8 +32,9 @@ as_root() {
     if ((EUID == 0)); then
         "$@"
     else
-        command -v sudo >/dev/null || stop "run as root, or install sudo: these packages are missing: ${packages[*]}"
-        sudo -n "$@"
+        # No password can be asked for: a stage has no terminal.
+        sudo -n true 2>/dev/null || stop "root, or sudo without a password, is needed to install: ${packages[*]}"
+        sudo -n env DEBIAN_FRONTEND=noninteractive "$@"
     fi
 }
 
