@@ -34,15 +34,16 @@ pub fn from_environment(variable: &str) -> PathBuf {
     PathBuf::from(path)
 }
 
-fn build(package: &str) -> PathBuf {
+fn build(binary: &str) -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args(["build", "--quiet", "-p", package, "--bin", package])
+        // Without -p: with it, other features of shared dependencies would build them all once more.
+        .args(["build", "--quiet", "--bin", binary])
         .current_dir(root())
         .status()
         .expect("cargo runs");
-    assert!(status.success(), "{package} does not build");
+    assert!(status.success(), "{binary} does not build");
     // target/<profile>/deps/<this test>
     let test = std::env::current_exe().expect("the test has a path");
-    test.ancestors().nth(2).expect("a target folder").join(package)
+    test.ancestors().nth(2).expect("a target folder").join(binary)
 }

@@ -23,10 +23,10 @@ use server::Server;
 const MODEL: &str = "quickstart";
 /// What the sentences are searched for.
 const QUERIES: [&str; 4] = [
-    "How do animals stay warm in winter?",
-    "a journey across the sea",
-    "the price of bread",
-    "stars and planets",
+    "ruins of ancient civilizations",
+    "damage done by an earthquake",
+    "electricity from rivers and dams",
+    "where to pay little tax",
 ];
 /// The time to live of the copy of the manifest that shows expiry.
 const SHORT_TTL: Duration = Duration::from_secs(1);

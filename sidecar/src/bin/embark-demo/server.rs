@@ -32,7 +32,8 @@ pub(crate) struct Server {
 pub(crate) fn build(root: &Path) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = std::process::Command::new(cargo)
-        .args(["build", "--quiet", "-p", "embark-sidecar", "--bin", "embark-sidecar"])
+        // Without -p: with it, other features of shared dependencies would build them all once more.
+        .args(["build", "--quiet", "--bin", "embark-sidecar"])
         .current_dir(root)
         .status()
         .context("failed to run cargo")?;
