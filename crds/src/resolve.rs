@@ -17,7 +17,7 @@ use crate::{
     rules, schema, v1alpha1,
 };
 
-pub(crate) mod duration;
+pub mod duration;
 mod limits;
 pub(crate) mod quantity;
 mod uri;

@@ -96,12 +96,12 @@ impl Listeners {
 impl App {
     fn start(config: Config, listeners: Listeners) -> Result<Self, Failure> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let mut metrics = Metrics::default();
-        let mut served = |model: &crate::config::ModelConfig| {
+        let metrics = Metrics::default();
+        let served = |model: &crate::config::ModelConfig| {
             let name = &model.contract.serving.name;
             ServedModel::new(model.contract.clone(), metrics.model(name))
         };
-        let models = ServedModels::new(config.models.iter().map(&mut served));
+        let models = ServedModels::new(config.models.iter().map(served));
         let readiness = Readiness::new(models.clone());
         let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let (stop, stopped) = watch::channel(false);

@@ -118,5 +118,6 @@ fn local(port: u16) -> SocketAddr {
 
 /// A duration as manifests write them.
 fn duration(text: &str) -> Result<Duration, String> {
-    embark_crds::resolve::parse_duration(text).map_err(|error| error.to_string())
+    let allowed = || "is not a duration such as 500ms, 5s or 1m30s".to_owned();
+    embark_crds::resolve::duration::parse(text).ok_or_else(allowed)
 }

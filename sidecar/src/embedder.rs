@@ -109,7 +109,7 @@ impl Call<'_> {
             source,
             age_ms: hit.age_ms,
             tokens: hit.entry.tokens,
-            truncated: hit.entry.truncated(),
+            truncated: hit.entry.truncated,
         }
     }
 

@@ -7,7 +7,10 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{cache::CacheMetrics, error::ErrorKind};
+use crate::{
+    cache::{CacheStatus, metrics::CacheMetrics, store::DiskState},
+    error::ErrorKind,
+};
 
 /// From a memory hit to a long text on a busy machine, in seconds.
 const SECONDS_BUCKETS: [f64; 17] = [
@@ -96,6 +99,22 @@ struct Families {
     worker_restarts: Family<ModelLabel, Counter>,
     ready: Family<ModelLabel, Gauge>,
     info: Family<InfoLabels, Gauge>,
+    cache: CacheFamilies,
+}
+
+#[derive(Clone, Debug, Default)]
+struct CacheFamilies {
+    entries: Family<ModelLabel, Gauge>,
+    memory_bytes: Family<ModelLabel, Gauge>,
+    disk_bytes: Family<ModelLabel, Gauge>,
+    healthy: Family<ModelLabel, Gauge>,
+    evictions: Family<ModelLabel, Counter>,
+    rotations: Family<ModelLabel, Counter>,
+    bad_records: Family<ModelLabel, Counter>,
+    writes: Family<ModelLabel, Counter>,
+    dropped_writes: Family<ModelLabel, Counter>,
+    disk_errors: Family<ModelLabel, Counter>,
+    discarded_databases: Family<ModelLabel, Counter>,
 }
 
 /// One model's handles.
@@ -115,8 +134,11 @@ pub struct ModelMetrics {
     pub worker_restarts: Counter,
     /// 1 while the model answers.
     pub ready: Gauge,
-    /// The model's cache.
+    /// What the model's cache counts.
     pub cache: CacheMetrics,
+    cache_entries: Gauge,
+    cache_memory_bytes: Gauge,
+    cache_healthy: Gauge,
     answered: Counter,
     items: [Counter; Source::ALL.len()],
     stages: [Histogram; Stage::ALL.len()],
@@ -168,12 +190,9 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// The handles of a model. To be called once for each.
-    pub fn model(&mut self, name: &str) -> ModelMetrics {
-        let cache = CacheMetrics::default();
-        let labelled = self.registry.sub_registry_with_label(("model".into(), name.to_owned().into()));
-        cache.register(labelled);
-        ModelMetrics::new(name, self.families.clone(), cache)
+    /// The handles of a model.
+    pub fn model(&self, name: &str) -> ModelMetrics {
+        ModelMetrics::new(name, self.families.clone())
     }
 
     /// All metrics, as OpenMetrics text.
@@ -201,6 +220,7 @@ impl Families {
             worker_restarts: Family::default(),
             ready: Family::default(),
             info: Family::default(),
+            cache: CacheFamilies::registered(registry),
         };
         let f = &families;
         registry.register("requests", "Embed calls by reason (OK: answered)", f.requests.clone());
@@ -223,10 +243,52 @@ impl Families {
     }
 }
 
+// === impl CacheFamilies ===
+
+impl CacheFamilies {
+    fn registered(registry: &mut Registry) -> Self {
+        let families = CacheFamilies::default();
+        let f = &families;
+        let cache = registry.sub_registry_with_prefix("cache");
+        cache.register("entries", "Entries in memory", f.entries.clone());
+        cache.register("memory_bytes", "Bytes of the entries in memory", f.memory_bytes.clone());
+        let help = "Bytes of every file of the disk tier";
+        cache.register("disk_bytes", help, f.disk_bytes.clone());
+        cache.register("healthy", "0 while the disk tier is off by a fault", f.healthy.clone());
+        let help = "Entries that left memory for others";
+        cache.register("evictions", help, f.evictions.clone());
+        let help = "Times that the older database was deleted for a new one";
+        cache.register("rotations", help, f.rotations.clone());
+        let help = "Records on disk that did not match their checksum";
+        cache.register("bad_records", help, f.bad_records.clone());
+        cache.register("writes", "Entries written to disk", f.writes.clone());
+        let help = "Entries not written to disk because too many waited or the disk tier was off";
+        cache.register("dropped_writes", help, f.dropped_writes.clone());
+        let help = "Faults that switched the disk tier off";
+        cache.register("disk_errors", help, f.disk_errors.clone());
+        let help = "Databases deleted because they were damaged";
+        cache.register("discarded_databases", help, f.discarded_databases.clone());
+        families
+    }
+
+    fn handles(&self, label: &ModelLabel) -> CacheMetrics {
+        CacheMetrics {
+            evictions: self.evictions.get_or_create_owned(label),
+            rotations: self.rotations.get_or_create_owned(label),
+            bad_records: self.bad_records.get_or_create_owned(label),
+            dropped_writes: self.dropped_writes.get_or_create_owned(label),
+            writes: self.writes.get_or_create_owned(label),
+            disk_errors: self.disk_errors.get_or_create_owned(label),
+            discarded_databases: self.discarded_databases.get_or_create_owned(label),
+            disk_bytes: self.disk_bytes.get_or_create_owned(label),
+        }
+    }
+}
+
 // === impl ModelMetrics ===
 
 impl ModelMetrics {
-    fn new(name: &str, families: Families, cache: CacheMetrics) -> Self {
+    fn new(name: &str, families: Families) -> Self {
         let model = name.to_owned();
         let label = ModelLabel { model: model.clone() };
         let source = |source: Source| {
@@ -246,7 +308,10 @@ impl ModelMetrics {
             workers: families.workers.get_or_create_owned(&label),
             worker_restarts: families.worker_restarts.get_or_create_owned(&label),
             ready: families.ready.get_or_create_owned(&label),
-            cache,
+            cache: families.cache.handles(&label),
+            cache_entries: families.cache.entries.get_or_create_owned(&label),
+            cache_memory_bytes: families.cache.memory_bytes.get_or_create_owned(&label),
+            cache_healthy: families.cache.healthy.get_or_create_owned(&label),
             answered: families.requests.get_or_create_owned(&answered),
             items: Source::ALL.map(source),
             stages: Stage::ALL.map(stage),
@@ -286,6 +351,15 @@ impl ModelMetrics {
     /// Notes how long a stage took, in seconds.
     pub fn stage(&self, stage: Stage, seconds: f64) {
         self.stages[stage as usize].observe(seconds);
+    }
+
+    /// Notes how the cache is.
+    pub fn cache_status(&self, status: &CacheStatus) {
+        let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.cache_entries.set(gauge(status.memory_entries));
+        self.cache_memory_bytes.set(gauge(status.memory_bytes));
+        let healthy = !matches!(status.disk, DiskState::Degraded { .. });
+        self.cache_healthy.set(healthy.into());
     }
 
     /// Says which vectors the model gives.

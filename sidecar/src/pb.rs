@@ -3,8 +3,10 @@
 //! The server's messages come from a patched descriptor: vectors and texts are bytes, which look the same on the wire as
 //! packed floats and strings. The client's messages are the public ones.
 
+#[expect(missing_docs, reason = "generated: the .proto documents it")]
 #[rustfmt::skip]
 pub mod client;
+#[expect(missing_docs, reason = "generated: the .proto documents it")]
 #[rustfmt::skip]
 pub mod server;
 

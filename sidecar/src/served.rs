@@ -36,7 +36,7 @@ pub struct ServedModel {
 }
 
 /// How far a model is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// The stage.
     pub state: State,
@@ -92,7 +92,8 @@ impl ServedModel {
     pub fn new(contract: Contract, metrics: ModelMetrics) -> Self {
         let space = SpaceId::of(&contract.serving);
         metrics.identify(&contract.serving.model.sha256.to_string(), &space.to_string());
-        let (progress, runtime) = (watch::Sender::default(), OnceLock::new());
+        let progress = Progress { state: State::Pending, message: String::new() };
+        let (progress, runtime) = (watch::Sender::new(progress), OnceLock::new());
         ServedModel { contract, space, metrics, progress, runtime }
     }
 
@@ -123,6 +124,13 @@ impl ServedModel {
         self.progress.send_replace(Progress { state, message });
     }
 
+    /// Brings gauges that nobody sets as they change up to date.
+    pub fn refresh_gauges(&self) {
+        if let Some(runtime) = self.runtime.get() {
+            self.metrics.cache_status(&runtime.cache.status());
+        }
+    }
+
     /// What it computes with.
     ///
     /// # Errors
@@ -131,7 +139,7 @@ impl ServedModel {
         self.runtime.get().ok_or_else(|| {
             let progress = self.progress.borrow();
             let why = match progress.message.as_str() {
-                "" => format!("{:?}", progress.state).to_lowercase(),
+                "" => progress.state.as_str().to_owned(),
                 message => message.to_owned(),
             };
             let sentence = format!("model {:?} is not ready: {why}", self.name());

@@ -7,8 +7,8 @@ const MAX_PARTS: usize = 4;
 /// The most digits of one number.
 const MAX_DIGITS: usize = 5;
 
-/// The time; `None` for a text that is not a duration.
-pub(crate) fn parse(text: &str) -> Option<Duration> {
+/// The time that a text such as `1h30m` means; `None` for a text that is not a duration.
+pub fn parse(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = Duration::ZERO;
     for _ in 0..MAX_PARTS {

@@ -35,13 +35,18 @@ pub(super) struct Loader {
 
 impl Loader {
     pub(super) fn new(data_dir: &Path, workers: NonZeroUsize, clock: Arc<dyn Clock>) -> Self {
-        let artifacts = Arc::new(ArtifactStore::new(data_dir.join("artifacts")));
+        let artifacts = Arc::new(ArtifactStore::new(&data_dir.join("artifacts")));
         Loader { artifacts, caches: data_dir.join("cache"), workers, clock }
     }
 
-    async fn load(&self, served: &ServedModel, base: &Path) -> Result<Runtime, String> {
+    async fn load(&self, served: &Arc<ServedModel>, base: &Path) -> Result<Runtime, String> {
         let serving = &served.contract.serving;
-        let on_state = |state: State, detail: String| served.set_progress(state, detail);
+        let progress = Arc::clone(served);
+        let on_state = move |state: State| match state {
+            // A model is ready when it answers, and failed when it can be said why: both are said below.
+            State::Ready | State::Failed => {}
+            state => progress.set_progress(state, String::new()),
+        };
         let cache = Cache::open(
             CacheConfig {
                 folder: self.caches.join(&serving.name),
@@ -52,7 +57,7 @@ impl Loader {
             Arc::clone(&self.clock),
             served.metrics.cache.clone(),
         );
-        let loaded = model::load(serving, &self.artifacts, base, &on_state);
+        let loaded = model::load(serving, &self.artifacts, base, on_state);
         let (cache, loaded) = tokio::join!(cache, loaded);
         let loaded = loaded.map_err(|error| error.to_string())?;
         let metrics = served.metrics.clone();
@@ -86,10 +91,12 @@ pub(super) async fn close(model: &Arc<ServedModel>, grace: Duration) {
     if timeout(grace, computed).await.is_err() {
         warn!(model = model.name(), "what waits was not computed within {grace:?}");
     }
-    runtime.cache.close(grace).await;
+    if !runtime.cache.close(grace).await {
+        warn!(model = model.name(), "the cache was not written within {grace:?}");
+    }
 }
 
-async fn load(loader: &Loader, served: &ServedModel, base: &Path) {
+async fn load(loader: &Loader, served: &Arc<ServedModel>, base: &Path) {
     let started = Instant::now();
     match loader.load(served, base).await {
         Ok(runtime) => {

@@ -7,7 +7,7 @@ use tokio::{sync::oneshot, time::Instant};
 use super::{Call, EmbeddedItem, reply::Answers};
 use crate::{
     batch::{Full, Job, Outcome, Place},
-    cache::{Entry, Hit, Operation},
+    cache::{Hit, Operation},
     cpu_pool::CpuPool,
     embedding::Embedding,
     error::{Error, ErrorKind},
@@ -166,8 +166,7 @@ impl Hop {
         let (reply, outcome) = oneshot::channel();
         let (cache, operation) = (Arc::clone(&self.runtime.cache), Arc::clone(&self.operation));
         let remember = move |embedding: &Embedding| {
-            let entry = Entry::computed(embedding, operation.created_ms());
-            cache.fill(&operation, lead.key, entry);
+            cache.fill(&operation, lead.key, operation.entry(embedding));
         };
         let job = Job { row, remember: Box::new(remember), reply };
         self.runtime.batcher.submit(place, job).map_err(full)?;

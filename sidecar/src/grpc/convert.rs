@@ -126,7 +126,7 @@ pub(super) fn model(model: &ServedModel) -> pb::Model {
 fn state(state: State) -> pb::ModelState {
     match state {
         State::Pending => pb::ModelState::Pending,
-        State::Fetching => pb::ModelState::Fetching,
+        State::Fetching { .. } => pb::ModelState::Fetching,
         State::Verifying => pb::ModelState::Verifying,
         State::Loading => pb::ModelState::Loading,
         State::Warming => pb::ModelState::Warming,

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Admin;
 use crate::{
-    cache::{CacheStatus, DiskState},
+    cache::{CacheStatus, store::DiskState},
     served::ServedModel,
 };
 
@@ -49,6 +49,8 @@ struct Queue {
 #[serde(rename_all = "camelCase")]
 struct Cache {
     epoch: u64,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    message: String,
     memory: Tier,
     disk: Disk,
 }
@@ -123,6 +125,7 @@ impl Cache {
         };
         Cache {
             epoch: status.epoch,
+            message: status.epoch_refused.map(|refused| refused.message).unwrap_or_default(),
             memory: Tier {
                 entries: status.memory_entries,
                 bytes: status.memory_bytes,

@@ -1,0 +1,176 @@
+//! What a server is started with: arguments and manifests, read and resolved before anything else is done.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Read as _,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use embark_crds::{
+    contract::Contract,
+    manifest::{self, Manifest},
+    resolve::{Target, resolve},
+};
+
+use crate::{args, cli::Failure, model::support};
+
+/// The endings of files that are taken from a folder.
+const ENDINGS: [&str; 3] = ["yaml", "yml", "json"];
+
+/// A server's settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where gRPC is served.
+    pub listen: SocketAddr,
+    /// Where probes, metrics and status are served.
+    pub admin_listen: SocketAddr,
+    /// Where fetched files and the disk cache are kept.
+    pub data_dir: PathBuf,
+    /// How long requests are still accepted after SIGTERM.
+    pub drain_wait: Duration,
+    /// What the process calls itself: in a cluster the pod's name.
+    pub instance: String,
+    /// What is served.
+    pub models: Vec<ModelConfig>,
+}
+
+/// A model that is to be served.
+#[derive(Clone, Debug)]
+pub struct ModelConfig {
+    /// What it is.
+    pub contract: Contract,
+    /// The folder that relative `file://` paths start from.
+    pub base: PathBuf,
+}
+
+/// A manifest and the file that it stands in.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The file.
+    pub path: PathBuf,
+    /// One EmbeddingModel of it.
+    pub manifest: Manifest,
+}
+
+// === impl Config ===
+
+impl Config {
+    /// Reads the manifests that the arguments name.
+    ///
+    /// # Errors
+    /// Everything that is wrong with any of them, a line each.
+    pub fn read(arguments: &args::Serve) -> Result<Self, Failure> {
+        let found = read_all(&arguments.manifest).map_err(|errors| usage(&errors))?;
+        let mut errors = duplicates(&found);
+        let mut models = Vec::new();
+        for Found { path, manifest } in found {
+            match model(&path, &manifest) {
+                Ok(model) => models.push(model),
+                Err(found) => errors.extend(found),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(usage(&errors));
+        }
+        Ok(Config {
+            listen: arguments.listen,
+            admin_listen: arguments.admin_listen,
+            data_dir: arguments.data_dir.clone(),
+            drain_wait: arguments.drain_wait,
+            instance: std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".to_owned()),
+            models,
+        })
+    }
+}
+
+// === free functions ===
+
+/// Every EmbeddingModel of files and folders.
+///
+/// # Errors
+/// What cannot be read, or is no EmbeddingModel; a line each.
+pub fn read_all(paths: &[PathBuf]) -> Result<Vec<Found>, Vec<String>> {
+    let (mut found, mut errors) = (Vec::new(), Vec::new());
+    for path in paths {
+        for file in files(path).unwrap_or_else(|error| {
+            errors.push(error);
+            Vec::new()
+        }) {
+            match read(&file) {
+                Ok(manifests) => found.extend(manifests),
+                Err(wrong) => errors.extend(wrong),
+            }
+        }
+    }
+    if errors.is_empty() && found.is_empty() {
+        let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+        errors.push(format!("{}: no EmbeddingModel in it", paths.join(", ")));
+    }
+    if errors.is_empty() { Ok(found) } else { Err(errors) }
+}
+
+fn model(path: &Path, manifest: &Manifest) -> Result<ModelConfig, Vec<String>> {
+    let name = &manifest.metadata.name;
+    let line = |error: &dyn std::fmt::Display| format!("{}: {name}: {error}", path.display());
+    let contract = resolve(name, &manifest.spec, Target::Local)
+        .map_err(|errors| errors.iter().map(|error| line(error)).collect::<Vec<_>>())?;
+    let unsupported = support::unsupported(&contract);
+    if !unsupported.is_empty() {
+        return Err(unsupported.iter().map(|refusal| line(refusal)).collect());
+    }
+    let base = path.parent().unwrap_or(Path::new("")).to_owned();
+    Ok(ModelConfig { contract, base })
+}
+
+fn duplicates(found: &[Found]) -> Vec<String> {
+    let mut files: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for Found { path, manifest } in found {
+        files.entry(&manifest.metadata.name).or_default().push(path.display().to_string());
+    }
+    files.retain(|_, paths| paths.len() > 1);
+    let line = |(name, paths): (&str, Vec<String>)| {
+        format!("metadata.name: {name:?} is given more than once: {}", paths.join(", "))
+    };
+    files.into_iter().map(line).collect()
+}
+
+/// The file itself, or the manifests of a folder by name.
+fn files(path: &Path) -> Result<Vec<PathBuf>, String> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let unreadable = |error: std::io::Error| format!("{}: cannot be read: {error}", path.display());
+    let mut files = Vec::new();
+    for entry in fs::read_dir(path).map_err(unreadable)? {
+        let file = entry.map_err(unreadable)?.path();
+        let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+        if ENDINGS.contains(&ending) && file.is_file() {
+            files.push(file);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Reads no more of a file than a manifest may have.
+fn read(path: &Path) -> Result<Vec<Found>, Vec<String>> {
+    let line = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let unreadable = |error: std::io::Error| vec![line(&format!("cannot be read: {error}"))];
+    let mut bytes = Vec::new();
+    let limit = manifest::MAX_BYTES as u64 + 1;
+    fs::File::open(path)
+        .and_then(|file| file.take(limit).read_to_end(&mut bytes))
+        .map_err(unreadable)?;
+    let text = String::from_utf8(bytes).map_err(|_| vec![line(&"is not UTF-8 text")])?;
+    let manifests = manifest::read(&text)
+        .map_err(|errors| errors.iter().map(|error| line(error)).collect::<Vec<_>>())?;
+    let found = |manifest| Found { path: path.to_owned(), manifest };
+    Ok(manifests.into_iter().map(found).collect())
+}
+
+fn usage(errors: &[String]) -> Failure {
+    Failure::Usage(errors.join("\n"))
+}
