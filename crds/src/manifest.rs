@@ -1,6 +1,6 @@
 //! Manifests read without Kubernetes: YAML or JSON of one or more EmbeddingModels, bounded in size and depth.
 //!
-//! It checks the structure alone. What fields mean together is judged by [`resolve`](crate::resolve::resolve).
+//! It refuses what is wrong in structure. What fields mean together is judged by [`resolve`](crate::resolve::resolve).
 
 use std::{collections::BTreeMap, fmt};
 
@@ -9,7 +9,7 @@ use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy, Options};
 
 use crate::{
     field::{FieldError, MAX_ERRORS, join},
-    schema,
+    rules, schema,
     v1alpha1::{API_VERSION, EmbeddingModelSpec, KIND, Metadata},
 };
 
@@ -200,6 +200,8 @@ fn read_document(document: &Value) -> Result<Manifest, Vec<FieldError>> {
         }
     };
     if !errors.is_empty() {
+        // What the fields mean together is told as well, as far as it can be seen already.
+        errors.extend(rules::broken(document));
         return Err(errors);
     }
     let spec = serde_json::from_value(without_nulls(spec.clone())).map_err(|error| {
