@@ -71,9 +71,9 @@ fn tidy(node: &mut Value, path: &str) {
         words.retain(|word| !word.is_null());
     }
     known_format(fields);
-    let inside = KUBERNETES_TYPES.iter().any(|own| {
-        path.strip_prefix(own).is_some_and(|rest| rest.starts_with(['.', '[', '{']))
-    });
+    let inside = KUBERNETES_TYPES
+        .iter()
+        .any(|own| path.strip_prefix(own).is_some_and(|rest| rest.starts_with(['.', '[', '{'])));
     if inside {
         fields.remove("description");
     }

@@ -74,7 +74,10 @@ pub fn read(text: &str) -> Result<Vec<Manifest>, Vec<ManifestError>> {
     let documents: Vec<Value> =
         serde_saphyr::from_multiple_with_options(text, options()).map_err(|error| {
             let line = error.location().map(|location| location.line()).filter(|&line| line > 0);
-            vec![ManifestError::of_file(line, format!("is not YAML that can be read: {}", first_line(&error)))]
+            vec![ManifestError::of_file(
+                line,
+                format!("is not YAML that can be read: {}", first_line(&error)),
+            )]
         })?;
     let many = documents.len() > 1;
     let mut manifests = Vec::new();
@@ -204,9 +207,8 @@ fn read_document(document: &Value) -> Result<Manifest, Vec<FieldError>> {
         errors.extend(rules::broken(document));
         return Err(errors);
     }
-    let spec = serde_json::from_value(without_nulls(spec.clone())).map_err(|error| {
-        vec![FieldError::of_field("spec", format!("cannot be read: {error}"))]
-    })?;
+    let spec = serde_json::from_value(without_nulls(spec.clone()))
+        .map_err(|error| vec![FieldError::of_field("spec", format!("cannot be read: {error}"))])?;
     Ok(Manifest { metadata, spec })
 }
 

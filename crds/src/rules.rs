@@ -45,8 +45,9 @@ enum Judge {
 
 /// Every rule.
 pub fn rules() -> &'static [Rule] {
-    static RULES: LazyLock<Vec<Rule>> =
-        LazyLock::new(|| model::rules().into_iter().chain(input::rules()).chain(artifact::rules()).collect());
+    static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
+        model::rules().into_iter().chain(input::rules()).chain(artifact::rules()).collect()
+    });
     &RULES
 }
 

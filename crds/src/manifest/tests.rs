@@ -51,7 +51,8 @@ fn several_documents_are_read_and_empty_ones_passed_over() {
 
 #[test]
 fn what_the_api_server_adds_is_accepted() {
-    let text = GOOD.replace("  name: tiny", "  name: tiny\n  uid: a\n  generation: 3\n  managedFields: []")
+    let text = GOOD
+        .replace("  name: tiny", "  name: tiny\n  uid: a\n  generation: 3\n  managedFields: []")
         + "status: {anything: 1}\n";
     assert_eq!(read(&text).unwrap(), read(GOOD).unwrap());
 }
@@ -126,7 +127,8 @@ fn errors_of_structure_and_of_rules_are_told_together() {
 fn numbers_that_are_equal_make_equal_manifests() {
     let image = |mean: &str| {
         let text = GOOD.split("  input:").next().unwrap().to_owned();
-        let input = format!("  input: {{image: {{width: 1, height: 1, dtype: Float32, mean: {mean}}}}}\n");
+        let input =
+            format!("  input: {{image: {{width: 1, height: 1, dtype: Float32, mean: {mean}}}}}\n");
         read(&(text + &input)).unwrap()
     };
     assert_eq!(image("[1, 0, -1]"), image("[1.0, -0.0, -1e0]"));
@@ -139,7 +141,10 @@ fn numbers_that_are_equal_make_equal_manifests() {
 #[test]
 fn numbers_that_are_not_finite_are_refused() {
     for number in [".nan", ".inf", "-.inf", "1e999"] {
-        let text = GOOD.replace("epoch: 0", &format!("defaultVector: {{type: Values, values: [{number}, 0, 0, 0]}}"));
+        let text = GOOD.replace(
+            "epoch: 0",
+            &format!("defaultVector: {{type: Values, values: [{number}, 0, 0, 0]}}"),
+        );
         assert!(read(&text).is_err(), "{number}");
     }
 }

@@ -139,7 +139,10 @@ fn equal_numbers_make_equal_contracts_and_spaces() {
     let positive = good(&spec);
     spec.input.image.as_mut().unwrap().mean = vec![-0.0; 3];
     let negative = good(&spec);
-    assert_eq!(serde_json::to_string(&negative).unwrap(), serde_json::to_string(&positive).unwrap());
+    assert_eq!(
+        serde_json::to_string(&negative).unwrap(),
+        serde_json::to_string(&positive).unwrap()
+    );
     assert_eq!(SpaceId::of(&negative.serving), SpaceId::of(&positive.serving));
 }
 

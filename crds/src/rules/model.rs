@@ -2,9 +2,9 @@
 
 use std::sync::LazyLock;
 
-use regex::Regex;
 use super::{Rule, above_zero, at_most, change, get, has, int, size, state, text};
 use crate::{resolve::duration, v1alpha1::DURATION_PATTERN};
+use regex::Regex;
 
 /// A DNS-1035 label of at most 45 characters, so that the names of a model's children fit.
 const NAME: &str = "^[a-z]([-a-z0-9]{0,43}[a-z0-9])?$";

@@ -20,7 +20,9 @@ fn told(spec: &Value) -> Vec<String> {
 
 /// What the schema of a node says is there when a manifest says nothing, as the API server fills it in.
 fn fill(value: &mut Value, node: &Value) {
-    if let (Some(fields), Some(properties)) = (value.as_object_mut(), node["properties"].as_object()) {
+    if let (Some(fields), Some(properties)) =
+        (value.as_object_mut(), node["properties"].as_object())
+    {
         for (name, child) in properties {
             if let Some(default) = child.get("default").filter(|_| !fields.contains_key(name)) {
                 fields.insert(name.clone(), default.clone());
@@ -86,7 +88,9 @@ fn every_pattern_of_the_schema_compiles() {
 #[test]
 fn every_pattern_in_words_is_a_pattern_of_the_schema() {
     let mut known = Vec::new();
-    each_node(&spec_schema(), &mut |node| known.extend(node["pattern"].as_str().map(str::to_owned)));
+    each_node(&spec_schema(), &mut |node| {
+        known.extend(node["pattern"].as_str().map(str::to_owned))
+    });
     for (pattern, words) in PATTERNS_IN_WORDS {
         assert!(known.iter().any(|known| known == pattern), "{words}");
     }
@@ -103,7 +107,9 @@ fn every_list_and_text_of_ours_is_bounded() {
         match node["type"].as_str() {
             Some("string") => assert!(bounded("maxLength") || bounded("enum"), "{path}"),
             Some("array") => assert!(bounded("maxItems"), "{path}"),
-            Some("integer" | "number") => assert!(bounded("minimum") && bounded("maximum"), "{path}"),
+            Some("integer" | "number") => {
+                assert!(bounded("minimum") && bounded("maximum"), "{path}")
+            }
             _ => {}
         }
         for (name, child) in node["properties"].as_object().into_iter().flatten() {
