@@ -1,6 +1,6 @@
 //! Manifests read without Kubernetes: YAML or JSON of one or more EmbeddingModels, bounded in size and depth.
 //!
-//! It checks the structure alone. What fields mean together is judged by [`resolve`](crate::resolve::resolve).
+//! It refuses what is wrong in structure. What fields mean together is judged by [`resolve`](crate::resolve::resolve).
 
 use std::{collections::BTreeMap, fmt};
 
@@ -9,7 +9,7 @@ use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy, Options};
 
 use crate::{
     field::{FieldError, MAX_ERRORS, join},
-    schema,
+    rules, schema,
     v1alpha1::{API_VERSION, EmbeddingModelSpec, KIND, Metadata},
 };
 
@@ -74,7 +74,10 @@ pub fn read(text: &str) -> Result<Vec<Manifest>, Vec<ManifestError>> {
     let documents: Vec<Value> =
         serde_saphyr::from_multiple_with_options(text, options()).map_err(|error| {
             let line = error.location().map(|location| location.line()).filter(|&line| line > 0);
-            vec![ManifestError::of_file(line, format!("is not YAML that can be read: {}", first_line(&error)))]
+            vec![ManifestError::of_file(
+                line,
+                format!("is not YAML that can be read: {}", first_line(&error)),
+            )]
         })?;
     let many = documents.len() > 1;
     let mut manifests = Vec::new();
@@ -200,11 +203,12 @@ fn read_document(document: &Value) -> Result<Manifest, Vec<FieldError>> {
         }
     };
     if !errors.is_empty() {
+        // What the fields mean together is told as well, as far as it can be seen already.
+        errors.extend(rules::broken(document));
         return Err(errors);
     }
-    let spec = serde_json::from_value(without_nulls(spec.clone())).map_err(|error| {
-        vec![FieldError::of_field("spec", format!("cannot be read: {error}"))]
-    })?;
+    let spec = serde_json::from_value(without_nulls(spec.clone()))
+        .map_err(|error| vec![FieldError::of_field("spec", format!("cannot be read: {error}"))])?;
     Ok(Manifest { metadata, spec })
 }
 

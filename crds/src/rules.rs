@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::{
     field::{FieldError, join},
     resolve::{duration, quantity},
+    v1alpha1::DURATION_PATTERN,
 };
 
 mod artifact;
@@ -44,8 +45,9 @@ enum Judge {
 
 /// Every rule.
 pub fn rules() -> &'static [Rule] {
-    static RULES: LazyLock<Vec<Rule>> =
-        LazyLock::new(|| model::rules().into_iter().chain(input::rules()).chain(artifact::rules()).collect());
+    static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
+        model::rules().into_iter().chain(input::rules()).chain(artifact::rules()).collect()
+    });
     &RULES
 }
 
@@ -112,28 +114,31 @@ pub(crate) fn change(
     Rule { at: at.to_owned(), field, cel: cel.to_owned(), message: message.to_owned(), judge }
 }
 
-/// A rule that keeps a quantity within bounds, both included.
+/// A rule that keeps a quantity within bounds, both included. It does not hold for what only looks like a quantity, such
+/// as `1e1.5`: the schema's pattern lets that pass.
 pub(crate) fn size(at: &str, least: &'static str, most: &'static str) -> Rule {
     let cel = format!(
-        "quantity(string(self)).compareTo(quantity('{least}')) >= 0 && quantity(string(self)).compareTo(quantity('{most}')) <= 0"
+        "isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('{least}')) >= 0 && quantity(string(self)).compareTo(quantity('{most}')) <= 0"
     );
     state((at, ""), cel, format!("must be from {least} to {most}"), move |node| {
         let text = node.as_str().map_or_else(|| node.to_string(), str::to_owned);
-        let size = quantity::nanos(&text)?;
+        let Some(size) = quantity::nanos(&text) else { return Some(false) };
         Some(quantity::nanos(least)? <= size && size <= quantity::nanos(most)?)
     })
 }
 
-/// A rule that keeps a duration above nothing.
+/// A rule that keeps a duration above nothing. A text that is no duration is the schema's to refuse.
 pub(crate) fn above_zero(at: &str) -> Rule {
-    state((at, ""), "duration(self) > duration('0s')", "must be above 0s", |node| {
+    let cel = format!("!self.matches(r'{DURATION_PATTERN}') || duration(self) > duration('0s')");
+    state((at, ""), cel, "must be above 0s", |node| {
         Some(!duration::parse(node.as_str()?)?.is_zero())
     })
 }
 
 /// A rule that bounds a duration, the bound included.
 pub(crate) fn at_most(at: &str, most: &'static str) -> Rule {
-    let cel = format!("duration(self) <= duration('{most}')");
+    let cel =
+        format!("!self.matches(r'{DURATION_PATTERN}') || duration(self) <= duration('{most}')");
     state((at, ""), cel, format!("must be at most {most}"), move |node| {
         Some(duration::parse(node.as_str()?)? <= duration::parse(most)?)
     })

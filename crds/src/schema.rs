@@ -278,11 +278,8 @@ impl Walk {
 
     fn array(&mut self, schema: &Schema, items: &[Value], path: &str) {
         if !schema.count.holds(items.len() as f64) {
-            let message = format!(
-                "holds {} entries, it must hold {}",
-                items.len(),
-                schema.count.in_words()
-            );
+            let message =
+                format!("holds {} entries, it must hold {}", items.len(), schema.count.in_words());
             return self.push(path, None, message);
         }
         if let Some(child) = &schema.items {

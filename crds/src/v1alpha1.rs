@@ -64,56 +64,14 @@ pub const KIND: &str = "EmbeddingModel";
             status_replicas_path = ".status.replicas",
             label_selector_path = ".status.selector"
         ),
-        printcolumn(
-            name = "READY",
-            type_ = "string",
-            json_path = ".status.conditions[?(@.type==\"Ready\")].status",
-            description = "Whether the model is served as its spec says"
-        ),
-        printcolumn(
-            name = "REPLICAS",
-            type_ = "integer",
-            json_path = ".status.replicas",
-            description = "Pods that there are"
-        ),
-        printcolumn(
-            name = "DIM",
-            type_ = "integer",
-            json_path = ".spec.model.output.dimensions",
-            description = "The length of the model's vectors"
-        ),
-        printcolumn(
-            name = "HIT%",
-            type_ = "integer",
-            json_path = ".status.cache.hitPercent",
-            description = "Items that were remembered in the last five minutes, in percent"
-        ),
-        printcolumn(
-            name = "ADDRESS",
-            type_ = "string",
-            json_path = ".status.address",
-            description = "Where callers reach the model"
-        ),
-        printcolumn(
-            name = "AGE",
-            type_ = "date",
-            json_path = ".metadata.creationTimestamp",
-            description = "How long ago the EmbeddingModel was created"
-        ),
-        printcolumn(
-            name = "DIGEST",
-            type_ = "string",
-            json_path = ".status.modelDigest",
-            description = "The SHA-256 digest of the model",
-            priority = 1
-        ),
-        printcolumn(
-            name = "SPACE",
-            type_ = "string",
-            json_path = ".status.spaceID",
-            description = "The space that the model's vectors lie in",
-            priority = 1
-        )
+        printcolumn = r#"{"name":"READY", "type":"string", "jsonPath":".status.conditions[?(@.type==\"Ready\")].status", "description":"Whether the model is served as its spec says"}"#,
+        printcolumn = r#"{"name":"REPLICAS", "type":"integer", "jsonPath":".status.replicas", "description":"Pods that there are"}"#,
+        printcolumn = r#"{"name":"DIM", "type":"integer", "jsonPath":".spec.model.output.dimensions", "description":"The length of the model's vectors"}"#,
+        printcolumn = r#"{"name":"HIT%", "type":"integer", "jsonPath":".status.cache.hitPercent", "description":"Items that were remembered in the last five minutes, in percent"}"#,
+        printcolumn = r#"{"name":"ADDRESS", "type":"string", "jsonPath":".status.address", "description":"Where callers reach the model"}"#,
+        printcolumn = r#"{"name":"AGE", "type":"date", "jsonPath":".metadata.creationTimestamp", "description":"How long ago the EmbeddingModel was created"}"#,
+        printcolumn = r#"{"name":"DIGEST", "type":"string", "jsonPath":".status.modelDigest", "description":"The SHA-256 digest of the model", "priority":1}"#,
+        printcolumn = r#"{"name":"SPACE", "type":"string", "jsonPath":".status.spaceID", "description":"The space that the model's vectors lie in", "priority":1}"#
     )
 )]
 pub struct EmbeddingModelSpec {

@@ -62,7 +62,21 @@ mod tests {
 
     #[test]
     fn anything_else_is_not_a_duration() {
-        for text in ["", "0", "1", "h", "1d", "1.5h", "-1s", "100000s", "1s2s3s4s5s", "1 s", "1S", "1us", "1h "] {
+        for text in [
+            "",
+            "0",
+            "1",
+            "h",
+            "1d",
+            "1.5h",
+            "-1s",
+            "100000s",
+            "1s2s3s4s5s",
+            "1 s",
+            "1S",
+            "1us",
+            "1h ",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

@@ -19,9 +19,8 @@ pub(crate) fn locate(artifact: &Artifact) -> Result<Location, String> {
             let title = artifact.path.clone().ok_or("needs path, the title of the layer")?;
             Ok(Location::Oci { reference: rest(), title })
         }
-        "hf" => hugging_face(&rest()).ok_or_else(|| {
-            "must be hf://organisation/repository@commit/file".to_owned()
-        }),
+        "hf" => hugging_face(&rest())
+            .ok_or_else(|| "must be hf://organisation/repository@commit/file".to_owned()),
         "pvc" => {
             let rest = rest();
             let (claim, path) = rest.split_once('/').ok_or("must be pvc://claim/path")?;

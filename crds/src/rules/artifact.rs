@@ -38,16 +38,15 @@ const SHAPES: &[(&str, &str, &str)] = &[
         "^hf://[A-Za-z0-9][-._A-Za-z0-9]*/[A-Za-z0-9][-._A-Za-z0-9]*@[0-9a-f]{40}/[A-Za-z0-9][-._/A-Za-z0-9]*$",
         "must be hf://organisation/repository@commit/file, where commit is 40 hex digits; a branch is not enough, since it moves",
     ),
-    (
-        "^pvc://",
-        "^pvc://[a-z0-9]([-.a-z0-9]*[a-z0-9])?/[ -~]+$",
-        "must be pvc://claim/path",
-    ),
+    ("^pvc://", "^pvc://[a-z0-9]([-.a-z0-9]*[a-z0-9])?/[ -~]+$", "must be pvc://claim/path"),
     ("^file://", r"^file://[^\x00-\x1f\x7f]+$", "must be file://path"),
 ];
 
 pub(super) fn rules() -> Vec<Rule> {
-    ARTIFACTS.iter().flat_map(|at| uri_rules(&format!("{at}.uri")).into_iter().chain(companions(at))).collect()
+    ARTIFACTS
+        .iter()
+        .flat_map(|at| uri_rules(&format!("{at}.uri")).into_iter().chain(companions(at)))
+        .collect()
 }
 
 fn uri_rules(at: &str) -> Vec<Rule> {

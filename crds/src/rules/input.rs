@@ -4,9 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::{
-    Rule, above_zero, at_most, exactly_one, get, has, int, list, size, state, text,
-};
+use super::{Rule, above_zero, at_most, exactly_one, get, has, int, list, size, state, text};
 use crate::contract;
 
 /// The most elements of one tensor.

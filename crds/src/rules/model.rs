@@ -2,9 +2,9 @@
 
 use std::sync::LazyLock;
 
-use regex::Regex;
 use super::{Rule, above_zero, at_most, change, get, has, int, size, state, text};
-use crate::resolve::duration;
+use crate::{resolve::duration, v1alpha1::DURATION_PATTERN};
+use regex::Regex;
 
 /// A DNS-1035 label of at most 45 characters, so that the names of a model's children fit.
 const NAME: &str = "^[a-z]([-a-z0-9]{0,43}[a-z0-9])?$";
@@ -96,7 +96,9 @@ fn batching() -> Vec<Rule> {
         at_most("spec.batching.maxDuration", "60s"),
         state(
             ("spec.batching", "maxDelay"),
-            "duration(self.maxDelay) < duration(self.maxDuration)",
+            format!(
+                "!self.maxDelay.matches(r'{DURATION_PATTERN}') || !self.maxDuration.matches(r'{DURATION_PATTERN}') || duration(self.maxDelay) < duration(self.maxDuration)"
+            ),
             "must be below maxDuration",
             |batching| {
                 let time = |name| duration::parse(text(batching, name)?);

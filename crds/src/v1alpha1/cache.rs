@@ -62,7 +62,7 @@ pub struct DefaultVector {
     pub type_: DefaultVectorType,
     /// With type Values: as many numbers as the model has dimensions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 16384), inner(range(min = -1e30, max = 1e30)))]
+    #[schemars(length(min = 1, max = 16384), inner(range(min = -1e15, max = 1e15)))]
     pub values: Option<Vec<f64>>,
 }
 

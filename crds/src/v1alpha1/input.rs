@@ -62,7 +62,10 @@ pub struct TextInput {
 #[serde(rename_all = "camelCase")]
 pub struct Prompt {
     /// What requests call it.
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?$")
+    )]
     pub name: String,
     /// What is put before the text.
     #[schemars(length(max = 2048))]
@@ -117,7 +120,13 @@ pub struct ImageInput {
 pub struct ImageUrls {
     /// Host names that images are fetched from; *.example.com stands for every name below example.com.
     #[serde(default)]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 253), regex(pattern = r"^(\*\.)?[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?$")))]
+    #[schemars(
+        length(max = 64),
+        inner(
+            length(min = 1, max = 253),
+            regex(pattern = r"^(\*\.)?[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?$")
+        )
+    )]
     pub allowed_hosts: Vec<String>,
     /// Ranges of private addresses that may be connected to. All others that are not public are refused.
     #[serde(default, rename = "allowedCIDRs")]

@@ -85,7 +85,7 @@ pub struct SelfTest {
     pub input: SelfTestInput,
     /// The vector that it must be near to, as long as the model has dimensions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 16384), inner(range(min = -1e30, max = 1e30)))]
+    #[schemars(length(min = 1, max = 16384), inner(range(min = -1e15, max = 1e15)))]
     pub vector: Option<Vec<f64>>,
     /// An input whose vector it must be near to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -109,7 +109,7 @@ pub struct SelfTestInput {
     pub category: Option<String>,
     /// Values in row-major order, for a model that takes tensors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 16384), inner(range(min = -1e30, max = 1e30)))]
+    #[schemars(length(min = 1, max = 16384), inner(range(min = -1e15, max = 1e15)))]
     pub tensor: Option<Vec<f64>>,
 }
 

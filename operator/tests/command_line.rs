@@ -1,0 +1,31 @@
+//! The binary as a user calls it.
+
+use std::process::{Command, Output};
+
+fn operator(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_embark-operator")).args(arguments).output().unwrap()
+}
+
+#[test]
+fn crds_print_writes_the_committed_file() {
+    let output = operator(&["crds", "print"]);
+    assert!(output.status.success());
+    let committed = include_str!("../../crds/embeddingmodels.embark.dev.yaml");
+    assert!(output.stdout == committed.as_bytes(), "the committed CRD is not what the types make");
+}
+
+#[test]
+fn version_is_told() {
+    let output = operator(&["--version"]);
+    assert!(output.status.success());
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(told.trim(), concat!("embark-operator ", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn an_unknown_command_is_a_usage_error() {
+    let output = operator(&["crds", "apply"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(output.stdout.is_empty());
+    assert!(String::from_utf8(output.stderr).unwrap().contains("apply"));
+}
