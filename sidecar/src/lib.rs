@@ -1,4 +1,5 @@
 //! The embark sidecar.
+pub mod cache;
 pub mod clock;
 pub mod embedding;
 pub mod error;
