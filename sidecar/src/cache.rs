@@ -26,7 +26,7 @@ use tokio::task::spawn_blocking;
 
 use self::{
     entry::Entry,
-    freshness::{Stamp, Verdict, judge},
+    freshness::{Stamp, Terms, Verdict, judge},
     hot::Hot,
     metrics::CacheMetrics,
     rules::Rules,
@@ -256,7 +256,7 @@ impl Cache {
     fn fresh(&self, key: &CacheKey, entry: Entry, now_ms: u64) -> Option<(Entry, u64)> {
         let stamp = Stamp { created_ms: entry.created_ms, epoch: entry.epoch };
         let standing = self.memory.rules.standing(key);
-        match judge(key, stamp, (&self.policy, standing), now_ms) {
+        match judge(key, stamp, Terms { policy: &self.policy, standing }, now_ms) {
             Verdict::Fresh => {
                 let age_ms = now_ms.saturating_sub(entry.created_ms);
                 Some((entry, age_ms))

@@ -27,6 +27,15 @@ pub struct Standing {
     pub invalidated_before_ms: Option<u64>,
 }
 
+/// What an entry is judged by.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// The policy of now.
+    pub policy: &'a CachePolicy,
+    /// What stands over the key.
+    pub standing: Standing,
+}
+
 /// Whether an entry counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -46,12 +55,8 @@ pub enum Verdict {
 
 /// Judges the entry of `key` that bears `stamp`. A rule and an epoch are said before an age, for no later policy lifts
 /// them.
-pub fn judge(
-    key: &CacheKey,
-    stamp: Stamp,
-    (policy, standing): (&CachePolicy, Standing),
-    now_ms: u64,
-) -> Verdict {
+pub fn judge(key: &CacheKey, stamp: Stamp, terms: Terms<'_>, now_ms: u64) -> Verdict {
+    let Terms { policy, standing } = terms;
     if standing.invalidated_before_ms.is_some_and(|before| before >= stamp.created_ms) {
         return Verdict::Invalidated;
     }
@@ -109,7 +114,8 @@ mod tests {
 
     fn verdict(key: &CacheKey, (created_ms, epoch): (u64, u64), before: Option<u64>) -> Verdict {
         let standing = Standing { epoch: 3, invalidated_before_ms: before };
-        judge(key, Stamp { created_ms, epoch }, (&policy(1_000, 10), standing), NOW)
+        let policy = &policy(1_000, 10);
+        judge(key, Stamp { created_ms, epoch }, Terms { policy, standing }, NOW)
     }
 
     #[test]
@@ -142,9 +148,12 @@ mod tests {
     #[test]
     fn an_endless_time_to_live_does_not_overflow() {
         let standing = Standing { epoch: 0, invalidated_before_ms: None };
-        let policy = CachePolicy { ttl: Duration::MAX, ..policy(0, 10) };
+        let policy = &CachePolicy { ttl: Duration::MAX, ..policy(0, 10) };
         let stamp = Stamp { created_ms: NOW, epoch: 0 };
-        assert_eq!(judge(&key([1; 4]), stamp, (&policy, standing), u64::MAX - 1), Verdict::Fresh);
+        assert_eq!(
+            judge(&key([1; 4]), stamp, Terms { policy, standing }, u64::MAX - 1),
+            Verdict::Fresh
+        );
     }
 
     proptest! {

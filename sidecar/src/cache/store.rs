@@ -99,11 +99,6 @@ impl Database {
         self.number
     }
 
-    /// Its folder.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Whether it was found to be damaged; it answers nothing any more.
     pub(crate) fn is_broken(&self) -> bool {
         self.broken.load(Ordering::SeqCst)

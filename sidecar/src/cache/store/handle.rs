@@ -142,12 +142,11 @@ impl Store {
             Ok(Lookup::Found { record: Record::Tombstone { .. }, .. } | Lookup::Missing) => None,
             Ok(Lookup::Bad) => {
                 self.shared.metrics.bad_records.inc();
-                // With the queue full the record is met again.
-                self.shared.queue.command(Control::Remove(*key));
+                self.shared.queue.hint(Control::Remove(*key));
                 None
             }
             Err(error) => {
-                self.shared.queue.command(Control::Failed { opening, error });
+                self.shared.queue.hint(Control::Failed { opening, error });
                 None
             }
         }
@@ -237,7 +236,7 @@ impl Shared {
     /// Bytes that may be written between two counts of all files; small against the limit, for sled writes more than it
     /// is given.
     pub(super) fn count_every(&self) -> u64 {
-        (self.config.disk_bytes / 128).clamp(256 << 10, 16 << 20)
+        (self.config.disk_bytes / 512).clamp(64 << 10, 4 << 20)
     }
 
     /// What readers see from now on.

@@ -32,6 +32,8 @@ impl Writer {
         if self.lock.is_none() {
             self.lock = Some(self.shared.folder.lock()?);
         }
+        let numbers = self.shared.folder.databases()?;
+        self.shared.set_last_number(numbers.last().copied().unwrap_or(0));
         self.read_meta()?;
         if self.shared.folder.has_marker() {
             self.warn("the last start did not get through opening its databases");
@@ -101,7 +103,6 @@ impl Writer {
     fn fit(&mut self) -> Result<(), StoreError> {
         let folder = self.shared.folder.clone();
         let numbers = folder.databases()?;
-        self.shared.set_last_number(numbers.last().copied().unwrap_or(0));
         let (spare, kept) = numbers.split_at(numbers.len().saturating_sub(2));
         spare.iter().try_for_each(|number| folder.discard(*number))?;
         for (place, number) in kept.iter().rev().enumerate() {

@@ -7,6 +7,8 @@ use parking_lot::{Condvar, Mutex};
 
 /// Commands that are not writes, at most.
 const MOST_CONTROLS: usize = 1024;
+/// Commands that readers may have waiting: they can find the same fault any number of times, and rules need room.
+const MOST_HINTS: usize = 128;
 
 /// A queue of `W`rites and `C`ontrols.
 pub(super) struct Queue<W, C> {
@@ -49,8 +51,17 @@ impl<W, C> Queue<W, C> {
 
     /// Whether there was room for a command.
     pub(super) fn command(&self, control: C) -> bool {
+        self.control(control, MOST_CONTROLS)
+    }
+
+    /// Sends a command that will be sent again if need be; dropped when there is no room.
+    pub(super) fn hint(&self, control: C) {
+        self.control(control, MOST_HINTS);
+    }
+
+    fn control(&self, control: C, most: usize) -> bool {
         let mut state = self.state.lock();
-        if state.commands.len() - state.writes >= MOST_CONTROLS {
+        if state.commands.len() - state.writes >= most {
             return false;
         }
         state.commands.push_back(Command::Control(control));

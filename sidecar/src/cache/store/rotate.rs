@@ -91,11 +91,10 @@ impl Writer {
 
     /// Opens a new, empty young.
     pub(super) fn begin_young(&mut self) -> Result<(), StoreError> {
-        let folder = &self.shared.folder;
-        let number = folder.databases()?.last().copied().max(Some(self.shared.last_number()));
-        let number = number.unwrap_or(0) + 1;
+        // Never a number that was used before: a thread that hangs in sled may still know its folder.
+        let number = self.shared.last_number() + 1;
         self.shared.set_last_number(number);
-        let path = folder.database(number);
+        let path = self.shared.folder.database(number);
         let open = move || Database::open(&path, number);
         let database = within(NEW_LIMIT, "opening a new database", open).flatten();
         if matches!(database, Err(StoreError::TimedOut(..))) {

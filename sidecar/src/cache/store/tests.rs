@@ -207,52 +207,46 @@ async fn when_young_is_lost_what_its_tombstones_covered_in_old_stays_covered() {
     assert_eq!((standing.invalidated_before_ms, opened.created(2)), (Some(6), Some(7)));
 }
 
-#[tokio::test]
-async fn the_limit_is_never_passed_in_a_churn_of_ten_times_its_size() {
-    let dir = tempfile::tempdir().unwrap();
-    let (dimensions, started) = (4096, tokio::time::Instant::now());
-    let opened = open(dir.path(), dimensions).await.healthy();
-    let (mut peak, mut written, mut number) = (0, 0, 0);
-    while written < 10 * LIMIT {
+/// Writes `total` bytes of vectors, counting the folder after every few; gives the writes.
+async fn churn(opened: &Opened, folder: &Path, dimensions: usize, total: u64) -> u64 {
+    let started = tokio::time::Instant::now();
+    let (vector, every) = (dimensions as u64 * 4, (64 / (dimensions as u64 / 256).max(1)).max(1));
+    let (mut peak, mut number) = (0, 0);
+    while number * vector < total {
         number += 1;
-        let item = entry(number, 5, dimensions);
-        written += item.vector.as_bytes().len() as u64;
-        opened.put(number, item).await;
-        if number % 8 == 0 {
-            peak = peak.max(bytes(dir.path()));
-            assert!(peak <= LIMIT, "{peak} bytes after {number} writes");
+        opened.put(number, entry(number, 5, dimensions)).await;
+        if number % every == 0 {
+            peak = peak.max(bytes(folder));
+            assert!(peak <= LIMIT, "{peak} bytes after {number} writes of {vector}");
         }
     }
     assert!(opened.store.flush(SOON).await);
-    assert!(opened.metrics.rotations.get() >= 10, "{:?}", opened.metrics.rotations);
+    let (percent, rotations) = (peak as f64 * 100.0 / LIMIT as f64, opened.metrics.rotations.get());
     println!(
-        "churn: peak {:.1} % of the limit, {} rotations, {number} writes, {:?}",
-        peak as f64 * 100.0 / LIMIT as f64,
-        opened.metrics.rotations.get(),
+        "{number} vectors of {dimensions}: peak {percent:.1} % of the limit, {rotations} rotations, {:?}",
         started.elapsed()
     );
     assert_eq!(opened.store.state(), DiskState::Healthy);
     assert_eq!(opened.created(number), Some(5));
+    number
 }
 
 #[tokio::test]
-async fn the_limit_is_never_passed_with_small_vectors_either() {
+async fn the_limit_is_never_passed_in_a_churn_of_ten_times_its_size() {
     let dir = tempfile::tempdir().unwrap();
-    let opened = open(dir.path(), 384).await.healthy();
-    let (mut peak, mut number, started) = (0, 0, tokio::time::Instant::now());
-    while opened.metrics.rotations.get() < 4 {
-        number += 1;
-        opened.put(number, entry(number, 5, 384)).await;
-        if number % 64 == 0 {
-            peak = peak.max(bytes(dir.path()));
-            assert!(peak <= LIMIT, "{peak} bytes after {number} writes");
-        }
+    let opened = open(dir.path(), 4096).await.healthy();
+    churn(&opened, dir.path(), 4096, 10 * LIMIT).await;
+    assert!(opened.metrics.rotations.get() >= 10);
+}
+
+#[tokio::test]
+async fn the_limit_is_never_passed_with_vectors_of_any_length() {
+    for dimensions in [128, 384, 1536, 16_384] {
+        let dir = tempfile::tempdir().unwrap();
+        let opened = open(dir.path(), dimensions).await.healthy();
+        churn(&opened, dir.path(), dimensions, LIMIT * 5 / 4).await;
+        assert!(opened.metrics.rotations.get() >= 1);
     }
-    println!(
-        "small: peak {:.1} %, {number} writes, {:?}",
-        peak as f64 * 100.0 / LIMIT as f64,
-        started.elapsed()
-    );
 }
 
 #[tokio::test]
@@ -330,4 +324,45 @@ async fn a_meta_file_is_clean_only_after_a_close() {
     assert!(!clean(&folder));
     assert!(opened.store.close(SOON).await);
     assert!(clean(&folder));
+}
+
+#[tokio::test]
+async fn a_database_found_damaged_while_in_use_is_replaced_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = open(dir.path(), 8).await.healthy();
+    opened.put(1, entry(1, 5, 8)).await;
+    assert!(opened.store.flush(SOON).await);
+    let (_, pair) = opened.store.shared.published.read().clone();
+    pair.young.as_ref().unwrap().broken.store(true, std::sync::atomic::Ordering::SeqCst);
+    drop(pair);
+    for _ in 0..2_000 {
+        assert_eq!(opened.created(1), None);
+    }
+    opened.store.forget(vec![key(2)], 3).await.unwrap();
+    assert_eq!(opened.metrics.discarded_databases.get(), 1);
+    opened.put(1, entry(1, 6, 8)).await;
+    assert!(opened.store.flush(SOON).await);
+    assert_eq!((opened.created(1), opened.store.state()), (Some(6), DiskState::Healthy));
+}
+
+#[tokio::test]
+async fn a_database_whose_opening_hangs_is_put_aside_in_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = open(dir.path(), 8).await.healthy();
+    opened.put(1, entry(1, 5, 8)).await;
+    assert!(opened.store.close(SOON).await);
+    let folder = Folder::new(dir.path().to_owned());
+    let before = folder.databases().unwrap();
+    let file = folder.database(before[0]).join("conf");
+    fs::remove_file(&file).unwrap();
+    // Reading a pipe that nobody writes to never ends.
+    let made = std::process::Command::new("mkfifo").arg(&file).status().unwrap();
+    assert!(made.success());
+    let started = tokio::time::Instant::now();
+    let opened = open(dir.path(), 8).await.healthy();
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert!(!folder.databases().unwrap().contains(&before[0]));
+    opened.put(1, entry(1, 6, 8)).await;
+    assert!(opened.store.flush(SOON).await);
+    assert_eq!(opened.created(1), Some(6));
 }

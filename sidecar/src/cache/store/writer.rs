@@ -136,7 +136,10 @@ impl Writer {
                 self.wrote(within(WRITE_LIMIT, "a write", move || pair.remove(&key).map(|()| 64)));
             }
             Control::Failed { opening, error } => {
-                if opening == self.shared.opening() && self.pair.young.is_some() {
+                // Many readers report one fault; it may be mended by now.
+                let damaged = matches!(error, StoreError::Damaged(_));
+                let mended = damaged && !self.pair.databases().any(|database| database.is_broken());
+                if opening == self.shared.opening() && self.pair.young.is_some() && !mended {
                     self.failed(error);
                 }
             }
@@ -194,18 +197,19 @@ impl Writer {
     /// The tier is off and cannot hold a rule: what it covers must go.
     fn discard_for_a_rule(&mut self) -> Result<(), String> {
         self.discard_first = true;
+        self.discard_all().map_err(|error| error.to_string())
+    }
+
+    fn discard_all(&mut self) -> Result<(), StoreError> {
+        let folder = &self.shared.folder;
+        if folder.databases()?.is_empty() {
+            return Ok(());
+        }
         if self.lock.is_none() {
             // Whoever else holds the folder, its databases are not ours to delete.
-            self.lock = self.shared.folder.lock().ok();
+            self.lock = Some(folder.lock()?);
         }
-        let folder = &self.shared.folder;
-        let result = match folder.databases() {
-            Ok(databases) if databases.is_empty() => Ok(()),
-            Ok(_) if self.lock.is_none() => Err(StoreError::Locked),
-            Ok(_) => folder.discard_all(),
-            Err(error) => Err(error),
-        };
-        result.map_err(|error| error.to_string())
+        folder.discard_all()
     }
 
     fn raise_items_until(&mut self, before_ms: u64) -> Result<(), StoreError> {
