@@ -13,12 +13,12 @@ const DIMENSIONS: usize = 384;
 struct Dice(u64);
 
 impl Dice {
-    fn below(&mut self, limit: u64) -> u64 {
+    fn below(&mut self, limit: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % limit.max(1)
+        usize::try_from((mixed ^ (mixed >> 31)) % limit.max(1) as u64).unwrap()
     }
 }
 
@@ -40,10 +40,10 @@ fn files(path: &Path) -> Vec<std::path::PathBuf> {
 /// Does one damage; gives what it did.
 fn damage(folder: &Path, dice: &mut Dice) -> String {
     let files = files(folder);
-    let file = &files[dice.below(files.len() as u64) as usize];
+    let file = &files[dice.below(files.len())];
     let mut content = fs::read(file).unwrap();
-    let length = content.len() as u64;
-    let at = dice.below(length) as usize;
+    let length = content.len();
+    let at = dice.below(length);
     let what = match dice.below(10) {
         0 => {
             fs::remove_file(file).unwrap();
@@ -61,7 +61,7 @@ fn damage(folder: &Path, dice: &mut Dice) -> String {
         _ => {
             let flips = 1 + dice.below(8);
             for _ in 0..flips.min(length) {
-                let bit = dice.below(length * 8) as usize;
+                let bit = dice.below(length * 8);
                 content[bit / 8] ^= 1 << (bit % 8);
             }
             format!("{flips} bits flipped")

@@ -65,7 +65,7 @@ async fn a_folder_that_is_a_file_switches_the_tier_off() {
     let message = opened.message();
     assert!(message.contains(&folder.display().to_string()), "{message}");
     assert!(message.contains("make the folder"), "{message}");
-    opened.put(1, entry(1, 5, 8)).await;
+    opened.store.put(key(1), entry(1, 5, 8));
     assert!(opened.store.flush(SOON).await);
     assert_eq!((opened.created(1), opened.metrics.dropped_writes.get()), (None, 1));
     // Nothing is there that a rule could fail to cover.
