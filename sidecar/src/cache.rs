@@ -1,0 +1,323 @@
+//! One model's cache: a memory tier over a disk tier, under one policy.
+//!
+//! ```text
+//! lookup_memory ── hit ──────────────────────────────── no await, no allocation
+//!   begin ─ lookup_disk ── hit ── copied to memory ──── blocks: on a pool's thread
+//!         └ compute ── fill ── memory, and disk behind
+//! invalidate ── rule in memory ── memory purged ── rule on disk ── rule forgotten when nothing can break it
+//! ```
+//! What is in a tier is never trusted for being there: every entry is judged at every lookup by the policy, the epoch and
+//! the rules of that moment. The disk tier may fail in any way; the cache then goes on in memory alone and says so.
+
+pub mod entry;
+pub mod freshness;
+pub mod hot;
+pub mod metrics;
+pub mod rules;
+pub mod store;
+
+#[cfg(test)]
+mod tests;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use embark_crds::contract::{CacheMode, CachePolicy, CacheStorage};
+use tokio::task::spawn_blocking;
+
+use self::{
+    entry::Entry,
+    freshness::{Stamp, Terms, Verdict, judge},
+    hot::Hot,
+    metrics::CacheMetrics,
+    rules::Rules,
+    store::{DiskState, Store, StoreConfig},
+};
+use crate::{
+    clock::Clock,
+    embedding::Embedding,
+    error::{Error, ErrorKind},
+    key::CacheKey,
+};
+
+/// What a cache is made for; the policy is not part of it.
+#[derive(Clone, Debug)]
+pub struct CacheConfig {
+    /// Which tiers, and how large.
+    pub storage: CacheStorage,
+    /// The length of the model's full vectors.
+    pub dimensions: usize,
+    /// The model's own folder for the disk tier; nothing else may be in it.
+    pub folder: PathBuf,
+}
+
+/// One model's cache.
+pub struct Cache {
+    policy: CachePolicy,
+    clock: Arc<dyn Clock>,
+    memory: Arc<Memory>,
+    store: Option<Store>,
+}
+
+/// One computation or disk read under way. While it lives, no rule on items that it might break is forgotten.
+pub struct Operation {
+    memory: Arc<Memory>,
+    generation: u64,
+    created_ms: u64,
+    epoch: u64,
+}
+
+/// A fresh entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hit {
+    /// The entry.
+    pub entry: Entry,
+    /// Milliseconds since its computation began.
+    pub age_ms: u64,
+    /// Where it was.
+    pub tier: Tier,
+}
+
+/// A part of the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// This process's memory.
+    Memory,
+    /// The model's cache folder.
+    Disk,
+}
+
+/// How a cache is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheStatus {
+    /// Entries in memory.
+    pub memory_entries: u64,
+    /// Bytes that they take.
+    pub memory_bytes: u64,
+    /// How the disk tier is.
+    pub disk: DiskState,
+    /// Bytes of every file of the disk tier, when last counted.
+    pub disk_bytes: u64,
+    /// The epoch whose entries count.
+    pub epoch: u64,
+    /// Why that is not the policy's.
+    pub epoch_refused: Option<Error>,
+}
+
+/// The memory tier and the rules over both tiers.
+struct Memory {
+    hot: Option<Hot>,
+    rules: Arc<Rules>,
+}
+
+// === impl Cache ===
+
+impl Cache {
+    /// Opens a cache. Never fails: a disk tier that cannot be opened is off, says why in [`Cache::status`], and is tried
+    /// again. Takes at most some seconds.
+    pub async fn open(
+        config: CacheConfig,
+        policy: CachePolicy,
+        clock: Arc<dyn Clock>,
+        metrics: CacheMetrics,
+    ) -> Arc<Self> {
+        let CacheConfig { storage, dimensions, folder } = config;
+        let rules = Arc::new(Rules::default());
+        rules.raise_epoch(policy.epoch);
+        let hot = (storage.mode != CacheMode::Disabled)
+            .then(|| Hot::new(storage.memory_bytes, dimensions, metrics.evictions.clone()));
+        let store = match storage.mode {
+            CacheMode::MemoryAndDisk => {
+                let config = StoreConfig { folder, disk_bytes: storage.disk_bytes, dimensions };
+                Some(Store::open(config, rules.clone(), metrics).await)
+            }
+            CacheMode::Memory | CacheMode::Disabled => None,
+        };
+        let cache = Cache { policy, clock, memory: Arc::new(Memory { hot, rules }), store };
+        if let Some(refused) = cache.epoch_refused() {
+            tracing::warn!("{refused}");
+        }
+        Arc::new(cache)
+    }
+
+    /// Begins a disk read or a computation, dated now. Dropping the operation ends it.
+    pub fn begin(&self) -> Operation {
+        // The generation first: a rule dated after the operation must find it under way.
+        let generation = self.memory.rules.begin();
+        Operation {
+            generation,
+            created_ms: self.clock.now_ms(),
+            epoch: self.memory.rules.epoch(),
+            memory: self.memory.clone(),
+        }
+    }
+
+    /// The fresh entry of a key in memory. Never waits for a disk or a computation.
+    pub fn lookup_memory(&self, key: &CacheKey, now_ms: u64) -> Option<Hit> {
+        let entry = self.memory.hot.as_ref()?.get(key)?;
+        self.fresh(key, entry, now_ms).map(|(entry, age_ms)| Hit {
+            entry,
+            age_ms,
+            tier: Tier::Memory,
+        })
+    }
+
+    /// The fresh entry of a key on disk, which is in memory from then on. Blocks for a disk read.
+    pub fn lookup_disk(&self, operation: &Operation, key: &CacheKey, now_ms: u64) -> Option<Hit> {
+        let store = self.store.as_ref()?;
+        let found = store.get(key)?;
+        let (entry, age_ms) = self.fresh(key, found.entry, now_ms)?;
+        operation.memory.insert(key, &entry);
+        if found.in_old {
+            store.promote(*key, entry.clone());
+        }
+        Some(Hit { entry, age_ms, tier: Tier::Disk })
+    }
+
+    /// Keeps what an operation computed: in memory at once, on disk behind.
+    pub fn fill(&self, operation: &Operation, key: CacheKey, entry: Entry) {
+        let standing = self.memory.rules.standing(&key);
+        if standing.invalidated_before_ms.is_some_and(|before| before >= entry.created_ms) {
+            return;
+        }
+        operation.memory.insert(&key, &entry);
+        if let Some(store) = &self.store {
+            store.put(key, entry);
+        }
+    }
+
+    /// Makes every entry created at or before `before_ms` count no more: once this returns, no lookup gives one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotDurable`] when that holds only until a restart.
+    pub async fn invalidate_all(&self, before_ms: u64) -> Result<(), Error> {
+        self.memory.rules.invalidate_all(before_ms);
+        let memory = self.memory.clone();
+        let purge = move || memory.hot.iter().for_each(|hot| hot.retain_after(before_ms));
+        // The purge frees memory; the rule stands without it.
+        let _ = spawn_blocking(purge).await;
+        match &self.store {
+            Some(store) => store.forget_all(before_ms).await.map_err(not_durable),
+            None => Ok(()),
+        }
+    }
+
+    /// As [`Cache::invalidate_all`], for the entries of some keys.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotDurable`] when that holds only until a restart.
+    pub async fn invalidate_items(&self, keys: Vec<CacheKey>, before_ms: u64) -> Result<(), Error> {
+        self.memory.rules.add_items(&keys, before_ms);
+        for key in &keys {
+            self.memory.purge(key, before_ms);
+        }
+        if let Some(store) = &self.store {
+            // Without a tombstone the rules stay in memory as long as the process.
+            store.forget(keys.clone(), before_ms).await.map_err(not_durable)?;
+        }
+        let memory = &self.memory;
+        memory.rules.complete_items(keys, |key, before_ms| memory.purge(key, before_ms));
+        Ok(())
+    }
+
+    /// How the cache is.
+    pub fn status(&self) -> CacheStatus {
+        let hot = self.memory.hot.as_ref();
+        CacheStatus {
+            memory_entries: hot.map_or(0, Hot::entries),
+            memory_bytes: hot.map_or(0, Hot::bytes),
+            disk: self.store.as_ref().map_or(DiskState::Off, Store::state),
+            disk_bytes: self.store.as_ref().map_or(0, Store::bytes),
+            epoch: self.memory.rules.epoch(),
+            epoch_refused: self.epoch_refused(),
+        }
+    }
+
+    /// The clock that dates entries.
+    pub fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
+    /// Hands everything filled so far to the operating system; `false` when that takes longer than `limit`.
+    pub async fn flush(&self, limit: Duration) -> bool {
+        match &self.store {
+            Some(store) => store.flush(limit).await,
+            None => true,
+        }
+    }
+
+    /// Writes what waits and closes the disk tier; `false` when that takes longer than `limit`. Lookups go on in memory.
+    pub async fn close(&self, limit: Duration) -> bool {
+        match &self.store {
+            Some(store) => store.close(limit).await,
+            None => true,
+        }
+    }
+
+    fn fresh(&self, key: &CacheKey, entry: Entry, now_ms: u64) -> Option<(Entry, u64)> {
+        let stamp = Stamp { created_ms: entry.created_ms, epoch: entry.epoch };
+        let standing = self.memory.rules.standing(key);
+        match judge(key, stamp, Terms { policy: &self.policy, standing }, now_ms) {
+            Verdict::Fresh => {
+                let age_ms = now_ms.saturating_sub(entry.created_ms);
+                Some((entry, age_ms))
+            }
+            Verdict::Expired
+            | Verdict::OtherEpoch
+            | Verdict::Invalidated
+            | Verdict::FromTheFuture => None,
+        }
+    }
+
+    fn epoch_refused(&self) -> Option<Error> {
+        let (asked, seen) = (self.policy.epoch, self.memory.rules.epoch());
+        (asked < seen).then(|| {
+            let allowed = format!("is below the highest epoch seen, {seen}, which stays in force");
+            Error::of_field(ErrorKind::Malformed, "spec.cache.epoch", &asked.to_string(), allowed)
+        })
+    }
+}
+
+// === impl Operation ===
+
+impl Operation {
+    /// When it began, in milliseconds since 1970.
+    pub fn created_ms(&self) -> u64 {
+        self.created_ms
+    }
+
+    /// What it computed, dated with its beginning.
+    pub fn entry(&self, embedding: &Embedding) -> Entry {
+        Entry::of(embedding, self.created_ms, self.epoch)
+    }
+}
+
+impl Drop for Operation {
+    fn drop(&mut self) {
+        let purge = |key: &CacheKey, before_ms| self.memory.purge(key, before_ms);
+        self.memory.rules.end(self.generation, purge);
+    }
+}
+
+// === impl Memory ===
+
+impl Memory {
+    /// Only under an operation: what a rule that comes meanwhile covers is purged when it is forgotten.
+    fn insert(&self, key: &CacheKey, entry: &Entry) {
+        if let Some(hot) = &self.hot {
+            hot.insert(*key, entry.clone());
+        }
+    }
+
+    fn purge(&self, key: &CacheKey, before_ms: u64) {
+        if let Some(hot) = &self.hot {
+            hot.remove_covered(key, before_ms);
+        }
+    }
+}
+
+// === free functions ===
+
+fn not_durable(why: String) -> Error {
+    let message = format!("the invalidation holds until this process restarts, no longer: {why}");
+    Error::new(ErrorKind::NotDurable, message)
+}
