@@ -1,2 +1,14 @@
 //! A served model: its files, its tokenizer, its engine.
+//!
+//! [`load`](load::load) is the use case: fetch, verify, check, parse, probe. The other modules each know one step of it.
+pub mod artifact;
 pub mod engine;
+pub mod load;
+pub mod pooling;
+pub mod refusal;
+pub mod support;
+pub mod tokenizer;
+pub mod tract;
+
+#[cfg(test)]
+mod test_support;

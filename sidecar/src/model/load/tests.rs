@@ -1,0 +1,145 @@
+use std::collections::BTreeMap;
+
+use embark_crds::contract::Location;
+use parking_lot::Mutex;
+use serde::Deserialize;
+
+use super::*;
+use crate::{
+    embedding::Embedding,
+    model::test_support::{TINY_MODEL, artifact, builtin, output, text, tiny},
+};
+
+/// One model's goldens, see the file's `origin`.
+#[derive(Deserialize)]
+struct Golden {
+    sentences: Vec<String>,
+    cosines_01_02_12: [f32; 3],
+    first8_of_sentence0: [f32; 8],
+    input_ids_sentence0: Vec<u32>,
+}
+
+#[derive(Deserialize)]
+struct Goldens {
+    models: BTreeMap<String, Golden>,
+}
+
+fn golden(name: &str) -> Golden {
+    let file = include_str!("../../../../tests/fixtures/golden.json");
+    serde_json::from_str::<Goldens>(file).unwrap().models.remove(name).unwrap()
+}
+
+async fn load_in(folder: &Path, serving: &ServingConfig) -> Result<LoadedModel, LoadError> {
+    load(serving, &ArtifactStore::new(folder), folder, |_| {}).await
+}
+
+async fn refused(serving: &ServingConfig) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    match load_in(folder.path(), serving).await {
+        Ok(_) => panic!("the model was loaded"),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn embed(model: &mut LoadedModel, texts: &[String]) -> Vec<Embedding> {
+    let rows: Vec<_> =
+        texts.iter().map(|text| model.tokenizer.encode("", text).unwrap()).collect();
+    model.engine.run(&rows).unwrap().into_iter().map(Result::unwrap).collect()
+}
+
+fn cosine(a: &Embedding, b: &Embedding) -> f32 {
+    a.vector.values().zip(b.vector.values()).map(|(a, b)| a * b).sum()
+}
+
+#[tokio::test]
+async fn the_tiny_model_gives_its_goldens() {
+    let folder = tempfile::tempdir().unwrap();
+    let golden = golden("tiny-static-minilm");
+    let mut model = load_in(folder.path(), &tiny().serving).await.unwrap();
+    let row = model.tokenizer.encode("", &golden.sentences[0]).unwrap();
+    assert_eq!(row.ids, golden.input_ids_sentence0);
+    let vectors = embed(&mut model, &golden.sentences);
+    for (value, expected) in vectors[0].vector.values().zip(golden.first8_of_sentence0) {
+        assert!((value - expected).abs() < 1e-4, "{value} is not {expected}");
+    }
+    for ((a, b), expected) in [(0, 1), (0, 2), (1, 2)].into_iter().zip(golden.cosines_01_02_12) {
+        let cosine = cosine(&vectors[a], &vectors[b]);
+        assert!((cosine - expected).abs() < 1e-4, "{a} {b}: {cosine} is not {expected}");
+    }
+}
+
+#[tokio::test]
+async fn a_text_alone_and_in_a_batch_agree() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut model = load_in(folder.path(), &tiny().serving).await.unwrap();
+    let texts: Vec<String> = (1..=8).map(|n| "lovely weather ".repeat(n * n)).collect();
+    let together = embed(&mut model, &texts);
+    for (text, among) in texts.iter().zip(together) {
+        let alone = embed(&mut model, std::slice::from_ref(text)).remove(0);
+        let differs = alone.vector.values().zip(among.vector.values()).map(|(a, b)| (a - b).abs());
+        assert!(differs.fold(0.0, f32::max) < 1e-5);
+        assert_eq!((alone.tokens, alone.truncated), (among.tokens, among.truncated));
+    }
+}
+
+#[tokio::test]
+async fn the_states_come_in_their_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let states = Arc::new(Mutex::new(Vec::new()));
+    let seen = states.clone();
+    let store = ArtifactStore::new(folder.path());
+    let on_state = move |state| seen.lock().push(state);
+    load(&tiny().serving, &store, folder.path(), on_state).await.unwrap();
+    let expected =
+        [State::Pending, State::Verifying, State::Verifying, State::Loading, State::Warming];
+    assert_eq!(*states.lock(), [&expected[..], &[State::Ready]].concat());
+}
+
+#[tokio::test]
+async fn a_failure_is_the_last_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let states = Arc::new(Mutex::new(Vec::new()));
+    let seen = states.clone();
+    let store = ArtifactStore::new(folder.path());
+    let mut serving = tiny().serving;
+    serving.output = output(64);
+    let loaded = load(&serving, &store, folder.path(), move |state| seen.lock().push(state)).await;
+    let error = loaded.err().unwrap();
+    assert_eq!(error.field(), "spec.model.output.dimensions");
+    assert!(error.to_string().ends_with("64, but output \"sentence_embedding\" has 128"));
+    assert_eq!(states.lock().last(), Some(&State::Failed));
+}
+
+#[tokio::test]
+async fn a_tokenizer_that_is_the_model_is_refused() {
+    let mut serving = tiny().serving;
+    text(&mut serving).tokenizer = builtin("model.onnx", TINY_MODEL);
+    let sentence = refused(&serving).await;
+    assert!(sentence.starts_with("spec.input.text.tokenizer: the file is not a Hugging Face"));
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_onnx_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("model.onnx"), "not a model").unwrap();
+    let mut serving = tiny().serving;
+    let path = "model.onnx".to_owned();
+    serving.model = artifact(Location::File { path }, b"not a model");
+    let error = load_in(folder.path(), &serving).await.err().unwrap();
+    assert!(error.to_string().starts_with("spec.model.source: the file is not an ONNX model: "));
+}
+
+#[tokio::test]
+async fn a_tokenizer_with_a_larger_vocabulary_than_the_model_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = std::str::from_utf8(crate::model::test_support::TINY_TOKENIZER).unwrap();
+    let larger = bytes.replacen("\"[PAD]\":0", "\"[PAD]\":0,\"larger\":90000", 1);
+    assert_ne!(larger, bytes, "the vocabulary is written in another way");
+    std::fs::write(folder.path().join("tokenizer.json"), &larger).unwrap();
+    let mut serving = tiny().serving;
+    let location = Location::File { path: "tokenizer.json".to_owned() };
+    text(&mut serving).tokenizer = artifact(location, larger.as_bytes());
+    let sentence = load_in(folder.path(), &serving).await.err().unwrap().to_string();
+    assert!(sentence.starts_with("spec.input.text.tokenizer: does not fit the model"), "{sentence}");
+    assert!(sentence.contains("90000") && sentence.contains("30522"), "{sentence}");
+}

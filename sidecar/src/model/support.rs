@@ -1,0 +1,52 @@
+//! What a contract may ask for that is not built yet. It is refused by name, never ignored; a default is never refused.
+
+use std::time::Duration;
+
+use embark_crds::contract::{Contract, Input, OnMiss, Overlong};
+
+use super::refusal::Refusal;
+
+/// Every part of the contract that this sidecar does not serve yet; empty: it serves all of it.
+pub fn unsupported(contract: &Contract) -> Vec<Refusal> {
+    let mut refusals = Vec::new();
+    let mut refuse = |asked: bool, field: &str, sentence: &str| {
+        if asked {
+            refusals.push(Refusal::new(field, sentence));
+        }
+    };
+    let serving = &contract.serving;
+    let only_text = "is not supported yet; supported: text";
+    match &serving.input {
+        Input::Text(text) => {
+            let overlong = match text.overlong {
+                Overlong::Truncate => "",
+                Overlong::Reject => "Reject is not supported yet; supported: Truncate",
+                Overlong::Chunk => "Chunk is not supported yet; supported: Truncate",
+            };
+            refuse(!overlong.is_empty(), "spec.input.text.overlong", overlong);
+        }
+        Input::Image(_) => refuse(true, "spec.input.image", only_text),
+        Input::Tensor(_) => refuse(true, "spec.input.tensor", only_text),
+        Input::Categorical(_) => refuse(true, "spec.input.categorical", only_text),
+    }
+    refuse(!serving.self_test.is_empty(), "spec.selfTest", "is not supported yet; leave it out");
+    refuse(serving.endpoint.is_some(), "spec.endpoint", "is not supported yet; leave it out");
+
+    let policy = &contract.policy;
+    let on_miss = match policy.on_miss {
+        OnMiss::Wait => "",
+        OnMiss::ReturnDefault => "ReturnDefault is not supported yet; supported: Wait",
+        OnMiss::Fail => "Fail is not supported yet; supported: Wait",
+    };
+    refuse(!on_miss.is_empty(), "spec.cache.onMiss", on_miss);
+    let budget = "is not supported yet; leave it out";
+    refuse(policy.wait_budget.is_some(), "spec.cache.waitBudget", budget);
+    let only_zero = "is not supported yet; supported: 0s";
+    let stale = policy.stale_while_revalidate > Duration::ZERO;
+    refuse(stale, "spec.cache.staleWhileRevalidate", only_zero);
+    refuse(policy.negative_ttl > Duration::ZERO, "spec.cache.negativeTTL", only_zero);
+    refusals
+}
+
+#[cfg(test)]
+mod tests;

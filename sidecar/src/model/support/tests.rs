@@ -1,0 +1,82 @@
+use embark_crds::contract::{
+    CategoricalInput, Channels, Endpoint, ImageDtype, ImageInput, Layout, Resize, SelfTest,
+    SelfTestExpected, SelfTestInput, TensorDtype, TensorInput,
+};
+
+use super::*;
+use crate::model::test_support::{TINY_TOKENIZER, builtin, text, tiny};
+
+fn fields(contract: &Contract) -> Vec<String> {
+    unsupported(contract).into_iter().map(|refusal| refusal.field).collect()
+}
+
+/// The fields refused after one change of the defaults.
+fn after(change: impl FnOnce(&mut Contract)) -> Vec<String> {
+    let mut contract = tiny();
+    change(&mut contract);
+    fields(&contract)
+}
+
+#[test]
+fn defaults_are_supported() {
+    assert_eq!(unsupported(&tiny()), []);
+}
+
+#[test]
+fn other_inputs_are_refused_by_name() {
+    let image = ImageInput {
+        width: 1,
+        height: 1,
+        resize: Resize::Stretch,
+        layout: Layout::Nhwc,
+        channels: Channels::Rgb,
+        dtype: ImageDtype::Uint8,
+        mean: vec![],
+        std: vec![],
+        size_limit: 1,
+        max_pixels: 1,
+        urls: None,
+    };
+    let tensor = TensorInput { shape: vec![13], dtype: TensorDtype::Float32 };
+    let vocabulary = builtin("tokenizer.json", TINY_TOKENIZER);
+    let inputs = [
+        (Input::Image(image), "spec.input.image"),
+        (Input::Tensor(tensor), "spec.input.tensor"),
+        (Input::Categorical(CategoricalInput { vocabulary }), "spec.input.categorical"),
+    ];
+    for (input, field) in inputs {
+        assert_eq!(after(|contract| contract.serving.input = input), [field]);
+    }
+}
+
+#[test]
+fn what_is_done_with_long_texts_is_refused_by_name() {
+    for overlong in [Overlong::Reject, Overlong::Chunk] {
+        let refused = after(|contract| text(&mut contract.serving).overlong = overlong);
+        assert_eq!(refused, ["spec.input.text.overlong"]);
+    }
+}
+
+#[test]
+fn later_parts_of_the_cache_policy_are_refused_by_name() {
+    let second = Duration::from_secs(1);
+    assert_eq!(after(|c| c.policy.on_miss = OnMiss::Fail), ["spec.cache.onMiss"]);
+    assert_eq!(after(|c| c.policy.on_miss = OnMiss::ReturnDefault), ["spec.cache.onMiss"]);
+    assert_eq!(after(|c| c.policy.wait_budget = Some(second)), ["spec.cache.waitBudget"]);
+    let stale = after(|c| c.policy.stale_while_revalidate = second);
+    assert_eq!(stale, ["spec.cache.staleWhileRevalidate"]);
+    assert_eq!(after(|c| c.policy.negative_ttl = second), ["spec.cache.negativeTTL"]);
+}
+
+#[test]
+fn every_refusal_comes_at_once() {
+    let mut contract = tiny();
+    let input = || SelfTestInput::Text("a".to_owned());
+    let expected = SelfTestExpected::SimilarTo(input());
+    contract.serving.self_test = vec![SelfTest { input: input(), expected, min_cosine: 0.8 }];
+    contract.serving.endpoint = Some(Endpoint { tls: true, client_ca: false, token: false });
+    contract.policy.on_miss = OnMiss::Fail;
+    assert_eq!(fields(&contract), ["spec.selfTest", "spec.endpoint", "spec.cache.onMiss"]);
+    let sentences: Vec<String> = unsupported(&contract).iter().map(ToString::to_string).collect();
+    assert_eq!(sentences[2], "spec.cache.onMiss: Fail is not supported yet; supported: Wait");
+}

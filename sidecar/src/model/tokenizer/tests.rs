@@ -1,0 +1,131 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::model::test_support::{TINY_TOKENIZER, text, tiny};
+
+fn input(max_tokens: u32) -> TextInput {
+    let mut serving = tiny().serving;
+    text(&mut serving).max_tokens = max_tokens;
+    text(&mut serving).clone()
+}
+
+fn tokenizer(max_tokens: u32) -> Tokenizer {
+    Tokenizer::load(TINY_TOKENIZER, &input(max_tokens)).unwrap()
+}
+
+/// The tiny model's file, changed.
+fn changed(change: impl FnOnce(&mut Value)) -> Vec<u8> {
+    let mut file: Value = serde_json::from_slice(TINY_TOKENIZER).unwrap();
+    change(&mut file);
+    serde_json::to_vec(&file).unwrap()
+}
+
+#[test]
+fn a_text_has_the_ids_of_the_golden() {
+    let row = tokenizer(256).encode("", "The weather is lovely today.").unwrap();
+    assert_eq!(row.ids, [101, 1996, 4633, 2003, 8403, 2651, 1012, 102]);
+    assert!(!row.truncated);
+}
+
+#[test]
+fn a_prefix_is_put_before_the_text() {
+    let tokenizer = tokenizer(256);
+    let joined = tokenizer.encode("", "query: weather").unwrap();
+    assert_eq!(tokenizer.encode("query: ", "weather").unwrap(), joined);
+}
+
+#[test]
+fn a_long_text_is_cut_and_keeps_its_closing_token() {
+    let row = tokenizer(5).encode("", "The weather is lovely today.").unwrap();
+    assert_eq!(row.ids, [101, 1996, 4633, 2003, 102]);
+    assert!(row.truncated);
+}
+
+#[test]
+fn a_text_of_exactly_the_longest_length_is_not_cut() {
+    let row = tokenizer(8).encode("", "The weather is lovely today.").unwrap();
+    assert_eq!((row.ids.len(), row.truncated), (8, false));
+}
+
+#[test]
+fn the_files_own_padding_and_truncation_are_off() {
+    let bytes = changed(|file| {
+        file["padding"] = json!({
+            "strategy": {"Fixed": 128}, "direction": "Right", "pad_to_multiple_of": null,
+            "pad_id": 7, "pad_type_id": 0, "pad_token": "[PAD]"
+        });
+        file["truncation"] = json!({
+            "direction": "Left", "max_length": 4, "strategy": "LongestFirst", "stride": 1
+        });
+    });
+    let tokenizer = Tokenizer::load(&bytes, &input(256)).unwrap();
+    let row = tokenizer.encode("", "The weather is lovely today.").unwrap();
+    assert_eq!(row.ids, [101, 1996, 4633, 2003, 8403, 2651, 1012, 102]);
+    assert_eq!(tokenizer.facts().pad_id, 7);
+}
+
+#[test]
+fn the_pad_id_is_found_by_its_token_or_is_zero() {
+    let renamed = |from: &'static str, to: &'static str| {
+        changed(move |file| {
+            file["padding"] = Value::Null;
+            file["added_tokens"].as_array_mut().unwrap().retain(|token| token["content"] != from);
+            let vocabulary = file["model"]["vocab"].as_object_mut().unwrap();
+            vocabulary.remove(from);
+            vocabulary.insert(to.to_owned(), json!(29_999));
+        })
+    };
+    let found = Tokenizer::load(&renamed("[PAD]", "<pad>"), &input(256)).unwrap();
+    assert_eq!(found.facts().pad_id, 29_999);
+    let absent = Tokenizer::load(&renamed("[PAD]", "other"), &input(256)).unwrap();
+    assert_eq!(absent.facts().pad_id, 0);
+}
+
+#[test]
+fn the_highest_id_is_known() {
+    assert_eq!(tokenizer(256).facts().highest_id, 30_521);
+}
+
+#[test]
+fn a_file_of_another_kind_is_refused() {
+    for bytes in [&b""[..], b"[1, 2]", b"{}", b"\0\x01", b"{\"model\": {\"type\": \"Other\"}}"] {
+        let refusal = Tokenizer::load(bytes, &input(256)).unwrap_err();
+        let sentence = refusal.to_string();
+        let start = "spec.input.text.tokenizer: the file is not a Hugging Face tokenizer.json: ";
+        assert!(sentence.starts_with(start), "{sentence}");
+    }
+}
+
+#[test]
+fn rows_too_short_for_the_special_tokens_are_refused() {
+    let refusal = Tokenizer::load(TINY_TOKENIZER, &input(2)).unwrap_err();
+    let sentence = refusal.to_string();
+    let end = "2 leaves no room beside the tokenizer's 2 special tokens";
+    assert_eq!(sentence, format!("spec.input.text.maxTokens: {end}"));
+}
+
+#[test]
+fn a_vocabulary_that_is_searched_for_very_long_words_is_refused() {
+    let bytes = changed(|file| file["model"]["max_input_chars_per_word"] = json!(1_000_000));
+    let sentence = Tokenizer::load(&bytes, &input(256)).unwrap_err().to_string();
+    assert!(sentence.ends_with("is 1000000, at most 256 is allowed"), "{sentence}");
+}
+
+#[test]
+fn a_text_without_tokens_is_refused() {
+    let bytes = changed(|file| file["post_processor"] = Value::Null);
+    let tokenizer = Tokenizer::load(&bytes, &input(256)).unwrap();
+    let error = tokenizer.encode("", " \n\t ").unwrap_err();
+    assert_eq!(error.kind, ErrorKind::TextEmpty);
+}
+
+#[test]
+fn the_largest_texts_are_cut_like_any_other() {
+    let tokenizer = tokenizer(16);
+    let size = 256 * 1024;
+    for piece in ["a", " ", "a ", "#", "é", "漢", "\u{301}", "[SEP]", "ab-", "\n", "\u{200d}", "ß"] {
+        let text: String = piece.repeat(size / piece.len());
+        let row = tokenizer.encode("", &text).unwrap();
+        assert!(row.ids.len() <= 16, "{piece:?}: {}", row.ids.len());
+    }
+}
