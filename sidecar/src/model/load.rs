@@ -90,6 +90,23 @@ pub async fn load(
     result
 }
 
+// === impl State ===
+
+impl State {
+    /// Its name, for people and machines.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Pending => "pending",
+            State::Fetching { .. } => "fetching",
+            State::Verifying => "verifying",
+            State::Loading => "loading",
+            State::Warming => "warming",
+            State::Ready => "ready",
+            State::Failed => "failed",
+        }
+    }
+}
+
 // === impl LoadError ===
 
 impl LoadError {
