@@ -87,7 +87,10 @@ pub async fn run(arguments: args::Serve) -> Result<(), Failure> {
 
 impl Listeners {
     async fn bind(grpc: SocketAddr, admin: SocketAddr) -> Result<Self, Failure> {
-        Ok(Listeners { grpc: bind("--listen", grpc).await?, admin: bind("--admin-listen", admin).await? })
+        Ok(Listeners {
+            grpc: bind("--listen", grpc).await?,
+            admin: bind("--admin-listen", admin).await?,
+        })
     }
 }
 
@@ -135,7 +138,8 @@ impl App {
         self.readiness.settled().await;
         let failed = |model: &ServedModel| {
             let progress = model.progress().borrow().clone();
-            (progress.state == State::Failed).then(|| format!("{}: {}", model.name(), progress.message))
+            (progress.state == State::Failed)
+                .then(|| format!("{}: {}", model.name(), progress.message))
         };
         let failures: Vec<Option<String>> = self.models.iter().map(|m| failed(m)).collect();
         match failures.into_iter().collect::<Option<Vec<String>>>() {

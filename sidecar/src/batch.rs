@@ -9,8 +9,8 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 use embark_crds::contract::Batching;
 use tokio::{sync::oneshot, time::Instant};
 
-pub use queue::{Full, Place};
 use queue::Queue;
+pub use queue::{Full, Place};
 use worker::Workers;
 
 use crate::{

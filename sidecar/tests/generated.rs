@@ -33,9 +33,11 @@ fn the_committed_code_is_what_the_proto_generates() {
 fn every_patched_field_exists() {
     let set = public_descriptors();
     for (message, field) in AS_BYTES {
-        let found = set.file.iter().flat_map(|file| &file.message_type).any(|m| {
-            m.name() == *message && m.field.iter().any(|f| f.name() == *field)
-        });
+        let found = set
+            .file
+            .iter()
+            .flat_map(|file| &file.message_type)
+            .any(|m| m.name() == *message && m.field.iter().any(|f| f.name() == *field));
         assert!(found, "{message}.{field} is not in the proto");
     }
 }

@@ -29,7 +29,9 @@ pub fn operator() -> &'static Path {
 /// The variable is not set: the test cannot run without, and does not skip itself.
 pub fn from_environment(variable: &str) -> PathBuf {
     let Some(path) = std::env::var_os(variable) else {
-        panic!("{variable} is not set: run the tests by `bash tests/run`, which installs what they need");
+        panic!(
+            "{variable} is not set: run the tests by `bash tests/run`, which installs what they need"
+        );
     };
     PathBuf::from(path)
 }

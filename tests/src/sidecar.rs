@@ -190,9 +190,8 @@ impl Sidecar {
     /// Waits until every model is ready.
     pub async fn wait_until_ready(&self) {
         let served = self.lines().iter().filter(|l| l["message"] == "serving a model").count();
-        let ready = move |log: &Log| {
-            log.lines.iter().filter(|l| l["message"] == "ready").count() >= served
-        };
+        let ready =
+            move |log: &Log| log.lines.iter().filter(|l| l["message"] == "ready").count() >= served;
         self.wait(ready, "ready").await;
     }
 

@@ -23,7 +23,9 @@ pub enum Full {
     #[error("{0} rows wait already, the most that may (spec.batching.queue.maxItems)")]
     Items(u32),
     /// The rows that wait cost as much as may.
-    #[error("the rows that wait have a cost of {0} with this one, over the limit of {1} (spec.batching.queue.maxTokens)")]
+    #[error(
+        "the rows that wait have a cost of {0} with this one, over the limit of {1} (spec.batching.queue.maxTokens)"
+    )]
     Cost(u64, u64),
     /// The process is going away.
     #[error("the server is draining")]

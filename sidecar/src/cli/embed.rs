@@ -27,16 +27,8 @@ struct Line<'a> {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Outcome<'a> {
-    Failed {
-        error: &'a str,
-    },
-    Embedded {
-        vector: &'a [f32],
-        source: &'static str,
-        age_ms: u64,
-        tokens: u32,
-        truncated: bool,
-    },
+    Failed { error: &'a str },
+    Embedded { vector: &'a [f32], source: &'static str, age_ms: u64, tokens: u32, truncated: bool },
 }
 
 /// Runs the command.
@@ -65,7 +57,8 @@ pub async fn run(arguments: args::Embed) -> Result<(), Failure> {
     let mut refused = 0;
     while let Some((texts, embedded)) = calls.try_next().await? {
         refused += embedded.iter().filter(|one| one.error.is_some()).count();
-        print(&texts, &embedded).map_err(|error| Failure::Run(format!("standard output: {error}")))?;
+        print(&texts, &embedded)
+            .map_err(|error| Failure::Run(format!("standard output: {error}")))?;
         progress.inc(texts.len() as u64);
     }
     progress.finish_and_clear();

@@ -55,7 +55,10 @@ impl Caches {
                 return Err(Error::new(ErrorKind::Malformed, sentence).about("scope", ""));
             }
         }
-        Ok(InvalidateResponse { before: Some(timestamp(before_ms)), instance: self.instance.clone() })
+        Ok(InvalidateResponse {
+            before: Some(timestamp(before_ms)),
+            instance: self.instance.clone(),
+        })
     }
 }
 

@@ -15,11 +15,8 @@ use crate::{
 use super::{cache_service::Caches, embedding_service::Embeddings};
 
 /// Every name that stands for the process.
-const PROCESS: [&str; 3] = [
-    "",
-    EmbeddingServiceServer::<Embeddings>::NAME,
-    CacheServiceServer::<Caches>::NAME,
-];
+const PROCESS: [&str; 3] =
+    ["", EmbeddingServiceServer::<Embeddings>::NAME, CacheServiceServer::<Caches>::NAME];
 
 /// Keeps what health answers equal to what is so, until the process has drained.
 pub async fn follow(reporter: HealthReporter, models: ServedModels, readiness: Readiness) {

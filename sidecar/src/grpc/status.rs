@@ -88,7 +88,8 @@ mod tests {
 
     #[test]
     fn a_status_carries_reason_field_value_and_what_is_allowed() {
-        let error = Error::of_field(ErrorKind::PromptUnknown, "prompt", "x", "is not one of: query");
+        let error =
+            Error::of_field(ErrorKind::PromptUnknown, "prompt", "x", "is not one of: query");
         let status = of(&error);
         let info = status.get_details_error_info().expect("error info");
         assert_eq!(status.code(), Code::InvalidArgument);

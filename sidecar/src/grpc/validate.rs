@@ -41,7 +41,9 @@ pub(super) fn count(model: &ServedModel, items: usize) -> Result<(), Error> {
     }
     if items > limit as usize {
         let sentence = format!("items: {items} given; 1 to {limit} are allowed");
-        return Err(Error::new(ErrorKind::TooManyItems, sentence).about("items", &items.to_string()));
+        return Err(
+            Error::new(ErrorKind::TooManyItems, sentence).about("items", &items.to_string())
+        );
     }
     Ok(())
 }

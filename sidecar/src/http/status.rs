@@ -131,12 +131,7 @@ impl Cache {
                 bytes: status.memory_bytes,
                 size_limit: limits.memory_bytes,
             },
-            disk: Disk {
-                state,
-                message,
-                bytes: status.disk_bytes,
-                size_limit: limits.disk_bytes,
-            },
+            disk: Disk { state, message, bytes: status.disk_bytes, size_limit: limits.disk_bytes },
         }
     }
 }

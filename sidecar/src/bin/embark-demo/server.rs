@@ -59,7 +59,8 @@ impl Server {
             .kill_on_drop(true);
         let mut child = command.spawn().with_context(|| binary.display().to_string())?;
         let log = child.stderr.take().context("the log")?;
-        let (grpc, admin) = timeout(LIMIT, ready(log)).await.context("the start took too long")??;
+        let (grpc, admin) =
+            timeout(LIMIT, ready(log)).await.context("the start took too long")??;
         let command = format!("embark-sidecar serve --manifest {}", manifest.display());
         Ok(Server { grpc, admin, command, child })
     }

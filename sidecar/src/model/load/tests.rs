@@ -42,8 +42,7 @@ async fn refused(serving: &ServingConfig) -> String {
 }
 
 fn embed(model: &mut LoadedModel, texts: &[String]) -> Vec<Embedding> {
-    let rows: Vec<_> =
-        texts.iter().map(|text| model.tokenizer.encode("", text).unwrap()).collect();
+    let rows: Vec<_> = texts.iter().map(|text| model.tokenizer.encode("", text).unwrap()).collect();
     model.engine.run(&rows).unwrap().into_iter().map(Result::unwrap).collect()
 }
 
@@ -140,6 +139,9 @@ async fn a_tokenizer_with_a_larger_vocabulary_than_the_model_is_refused() {
     let location = Location::File { path: "tokenizer.json".to_owned() };
     text(&mut serving).tokenizer = artifact(location, larger.as_bytes());
     let sentence = load_in(folder.path(), &serving).await.err().unwrap().to_string();
-    assert!(sentence.starts_with("spec.input.text.tokenizer: does not fit the model"), "{sentence}");
+    assert!(
+        sentence.starts_with("spec.input.text.tokenizer: does not fit the model"),
+        "{sentence}"
+    );
     assert!(sentence.contains("90000") && sentence.contains("30522"), "{sentence}");
 }

@@ -123,7 +123,8 @@ fn a_text_without_tokens_is_refused() {
 fn the_largest_texts_are_cut_like_any_other() {
     let tokenizer = tokenizer(16);
     let size = 256 * 1024;
-    for piece in ["a", " ", "a ", "#", "é", "漢", "\u{301}", "[SEP]", "ab-", "\n", "\u{200d}", "ß"] {
+    for piece in ["a", " ", "a ", "#", "é", "漢", "\u{301}", "[SEP]", "ab-", "\n", "\u{200d}", "ß"]
+    {
         let text: String = piece.repeat(size / piece.len());
         let row = tokenizer.encode("", &text).unwrap();
         assert!(row.ids.len() <= 16, "{piece:?}: {}", row.ids.len());

@@ -211,8 +211,7 @@ impl PlanCache {
     }
 
     fn build(&self, shape: (usize, usize)) -> Result<Plan, String> {
-        let wanted =
-            Wanted { name: None, dimensions: self.dimensions, pooling: self.pooling };
+        let wanted = Wanted { name: None, dimensions: self.dimensions, pooling: self.pooling };
         let built = on_big_stack(|| self.source.build_for(shape, &wanted))?;
         built.map(|built| built.plan).map_err(|error| match error {
             BuildError::Refused(refusal) => refusal.to_string(),
