@@ -47,7 +47,7 @@ fn everywhere() -> Vec<String> {
 }
 
 fn table() -> Table {
-    serde_saphyr::from_str(include_str!("specs.yaml")).unwrap()
+    serde_saphyr::from_str(include_str!("specs.yaml")).expect("the table is YAML")
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn merge(target: &mut Value, patch: &Value) {
     }
     for (name, value) in patch {
         if value.is_null() {
-            target.as_object_mut().unwrap().remove(name);
+            target.as_object_mut().expect("made above").remove(name);
         } else {
             merge(&mut target[name.as_str()], value);
         }

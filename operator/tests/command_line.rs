@@ -3,7 +3,7 @@
 use std::process::{Command, Output};
 
 fn operator(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_embark-operator")).args(arguments).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_embark-operator")).args(arguments).output().expect("it starts")
 }
 
 #[test]
