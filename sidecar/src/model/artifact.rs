@@ -174,7 +174,9 @@ impl ArtifactStore {
         }
         let bytes = match &artifact.location {
             Location::Builtin { path } => builtin::read(path),
-            Location::File { path } => file::read(request.base.join(path), request.size_limit).await,
+            Location::File { path } => {
+                file::read(request.base.join(path), request.size_limit).await
+            }
             Location::Http { url } => return self.fetch_http(url, request).await,
             other => Err(FetchCause::Scheme(other.scheme().to_owned())),
         };
@@ -224,14 +226,13 @@ impl ArtifactStore {
     }
 
     async fn download(&self, url: &str, request: &Request<'_>) -> Result<Bytes, FetchError> {
-        let (bytes, actual, temporary) = self
-            .http
-            .get(url, request, || self.temporary())
-            .await
-            .map_err(|cause| match cause {
-                FetchCause::TooLarge { .. } => request.too_large(),
-                cause => request.error("uri", cause),
-            })?;
+        let (bytes, actual, temporary) =
+            self.http.get(url, request, || self.temporary()).await.map_err(
+                |cause| match cause {
+                    FetchCause::TooLarge { .. } => request.too_large(),
+                    cause => request.error("uri", cause),
+                },
+            )?;
         (request.progress)(Progress::Verifying);
         request.verified(actual)?;
         if let (Some(temporary), Some(path)) = (temporary, self.kept_path(actual))

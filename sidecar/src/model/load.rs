@@ -90,6 +90,23 @@ pub async fn load(
     result
 }
 
+// === impl State ===
+
+impl State {
+    /// Its name, for people and machines.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Pending => "pending",
+            State::Fetching { .. } => "fetching",
+            State::Verifying => "verifying",
+            State::Loading => "loading",
+            State::Warming => "warming",
+            State::Ready => "ready",
+            State::Failed => "failed",
+        }
+    }
+}
+
 // === impl LoadError ===
 
 impl LoadError {
@@ -171,11 +188,17 @@ async fn on_own_thread(files: Files, on_state: OnState) -> Result<LoadedModel, R
         .name("embark-load".to_owned())
         .stack_size(tract::STACK_BYTES)
         .spawn(work)
-        .map_err(|error| refuse(format!("no thread could be started to load the model: {error}")))?;
+        .map_err(|error| {
+            refuse(format!("no thread could be started to load the model: {error}"))
+        })?;
     let started = tokio::time::Instant::now();
     match tokio::time::timeout(LOAD_TIMEOUT, receiver).await {
         Ok(Ok(loaded)) => {
-            info!(model = name, seconds = started.elapsed().as_secs_f64(), "parsed and tried a model");
+            info!(
+                model = name,
+                seconds = started.elapsed().as_secs_f64(),
+                "parsed and tried a model"
+            );
             loaded
         }
         Ok(Err(_)) => Err(refuse("the thread that loaded the model ended early".to_owned())),

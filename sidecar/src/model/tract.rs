@@ -123,7 +123,7 @@ impl Parts<'_> {
         })?;
         let inputs = source.inputs.clone();
         let cache = PlanCache::new(source, wanted, (shape, built.plan.clone()));
-        Ok(self.with(Program::Shapes(cache), (inputs, shapes), &built))
+        Ok(self.with(Program::Shapes(Box::new(cache)), (inputs, shapes), &built))
     }
 
     fn with(
@@ -157,8 +157,9 @@ impl Parts<'_> {
 
     /// Runs several shapes: some models build for any shape and then run for one.
     fn try_lengths(&self, shared: &Shared) -> Result<(), String> {
-        let row = |tokens: usize| {
-            Row { ids: vec![0; tokens.min(self.text.max_tokens as usize)], truncated: false }
+        let row = |tokens: usize| Row {
+            ids: vec![0; tokens.min(self.text.max_tokens as usize)],
+            truncated: false,
         };
         for rows in [&[row(3)][..], &[row(7), row(7)][..]] {
             match shared.run(rows) {

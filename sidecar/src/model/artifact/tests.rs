@@ -1,9 +1,4 @@
-use std::{
-    convert::Infallible,
-    net::SocketAddr,
-    sync::atomic::AtomicUsize,
-    time::Duration,
-};
+use std::{convert::Infallible, net::SocketAddr, sync::atomic::AtomicUsize, time::Duration};
 
 use axum::{
     Router,
@@ -186,8 +181,7 @@ async fn a_file_is_read_relative_to_the_manifest_or_absolute() {
         let artifact = artifact(Location::File { path }, b"content");
         let base = folder.path();
         let progress = &|_| {};
-        let request =
-            Request { artifact: &artifact, field: FIELD, size_limit: 7, base, progress };
+        let request = Request { artifact: &artifact, field: FIELD, size_limit: 7, base, progress };
         assert_eq!(store.fetch(&request).await.unwrap(), "content");
     }
 }
@@ -291,7 +285,8 @@ async fn a_file_above_the_limit_is_refused_by_its_length_or_on_the_way() {
         let server = Server::start(answer).await;
         let store = store(folder.path());
         let error = fetch_up_to(&store, &http(&server), 100_000).await.unwrap_err();
-        let sentence = "the file is larger than 100000 bytes, which is all that spec.model.sizeLimit allows";
+        let sentence =
+            "the file is larger than 100000 bytes, which is all that spec.model.sizeLimit allows";
         assert_eq!(error.to_string(), format!("spec.model.source.uri: {sentence}"));
         assert_eq!((server.requests(), files(folder.path())), (1, Vec::new()));
     }

@@ -112,7 +112,8 @@ fn subgraphs(attribute: &AttributeProto) -> impl Iterator<Item = &GraphProto> {
 /// Checks every tensor and node, those of nested graphs too. The decoder bounds how deep they nest.
 fn check_graph(graph: &GraphProto) -> Result<(), Refusal> {
     if graph.node.len() > MAX_NODES {
-        let sentence = format!("the model has {} nodes, at most {MAX_NODES} are allowed", graph.node.len());
+        let sentence =
+            format!("the model has {} nodes, at most {MAX_NODES} are allowed", graph.node.len());
         return Err(Refusal::new(SOURCE, sentence));
     }
     graph.initializer.iter().try_for_each(check_tensor)?;
@@ -233,7 +234,8 @@ fn check_outputs(graph: &GraphProto) -> Result<(), Refusal> {
     match graph.output.iter().find(|output| !names.contains(&output.name)) {
         None => Ok(()),
         Some(output) => {
-            let sentence = format!("output {:?} is made by no node of the model", quote(&output.name));
+            let sentence =
+                format!("output {:?} is made by no node of the model", quote(&output.name));
             Err(Refusal::new(SOURCE, sentence))
         }
     }

@@ -47,7 +47,8 @@ impl<'a> Wanted<'a> {
         match ports.iter().position(|port| port.name == name) {
             Some(at) => Ok(Some(at)),
             None => {
-                let sentence = format!("{name:?} is no output of the model; its outputs: {}", list(ports));
+                let sentence =
+                    format!("{name:?} is no output of the model; its outputs: {}", list(ports));
                 Err(Refusal::new(NAME, sentence))
             }
         }
@@ -64,7 +65,8 @@ impl<'a> Wanted<'a> {
         match (sure.as_slice(), maybe.as_slice()) {
             ([one], _) | ([], [one]) => Ok(*one),
             ([], []) => {
-                let sentence = format!("the model has no float output; its outputs: {}", list(ports));
+                let sentence =
+                    format!("the model has no float output; its outputs: {}", list(ports));
                 Err(Refusal::new(SOURCE, sentence))
             }
             _ => {

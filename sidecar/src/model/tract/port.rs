@@ -75,7 +75,8 @@ impl Inputs {
             );
             Err(Refusal::new(SOURCE, sentence))
         };
-        let mut found = Inputs { slots: Vec::new(), ids: String::new(), batch: None, sequence: None };
+        let mut found =
+            Inputs { slots: Vec::new(), ids: String::new(), batch: None, sequence: None };
         for port in &ports {
             let wide = match port.kind {
                 Some(DataType::Int64) => true,
@@ -202,7 +203,8 @@ pub(super) fn outputs(graph: &GraphProto) -> Vec<Port> {
 /// The graph's inputs that are not constants of the file.
 fn inputs(graph: &GraphProto) -> Vec<Port> {
     let given = graph.input.iter();
-    let given = given.filter(|input| graph.initializer.iter().all(|tensor| tensor.name != input.name));
+    let given =
+        given.filter(|input| graph.initializer.iter().all(|tensor| tensor.name != input.name));
     given.map(Port::of).collect()
 }
 

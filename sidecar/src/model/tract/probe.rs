@@ -57,7 +57,10 @@ pub(super) fn run(
     let sample = &tokenizer.sample;
     // Id 0 is in every table, so what fails here is not the tokenizer's fault.
     try_row(shared, &vec![0; sample.len()], wanted, |words| {
-        Refusal::new(SOURCE, format!("the model fails on a row of {} tokens: {words}", sample.len()))
+        Refusal::new(
+            SOURCE,
+            format!("the model fails on a row of {} tokens: {words}", sample.len()),
+        )
     })?;
     let foreign = |words: String| {
         Refusal::new(TOKENIZER, format!("does not fit the model, which fails on its ids: {words}"))
@@ -72,8 +75,7 @@ pub(super) fn run(
         *middle = tokenizer.highest_id;
     }
     try_row(shared, &highest, wanted, foreign)?;
-    let longest: Vec<u32> =
-        sample.iter().copied().cycle().take(text.max_tokens as usize).collect();
+    let longest: Vec<u32> = sample.iter().copied().cycle().take(text.max_tokens as usize).collect();
     try_row(shared, &longest, wanted, |words| {
         let sentence = format!(
             "{}, but the model fails on a row of so many tokens, though not on one of {}: {words}",

@@ -57,7 +57,7 @@ pub(super) enum Program {
     /// One plan runs every shape.
     Any(Plan),
     /// Each shape has its own.
-    Shapes(PlanCache),
+    Shapes(Box<PlanCache>),
 }
 
 /// Plans by shape, the last used last; bounded in number and bytes.
@@ -211,8 +211,7 @@ impl PlanCache {
     }
 
     fn build(&self, shape: (usize, usize)) -> Result<Plan, String> {
-        let wanted =
-            Wanted { name: None, dimensions: self.dimensions, pooling: self.pooling };
+        let wanted = Wanted { name: None, dimensions: self.dimensions, pooling: self.pooling };
         let built = on_big_stack(|| self.source.build_for(shape, &wanted))?;
         built.map(|built| built.plan).map_err(|error| match error {
             BuildError::Refused(refusal) => refusal.to_string(),

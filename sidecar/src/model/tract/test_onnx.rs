@@ -69,12 +69,7 @@ impl Onnx {
     }
 
     /// An initialiser of floats, [rows, 4].
-    pub(super) fn table(
-        mut self,
-        name: &str,
-        rows: i64,
-        value: impl Fn(i64, i64) -> f32,
-    ) -> Self {
+    pub(super) fn table(mut self, name: &str, rows: i64, value: impl Fn(i64, i64) -> f32) -> Self {
         let places = (0..rows).flat_map(|row| (0..DIMENSIONS).map(move |column| (row, column)));
         self.graph.initializer.retain(|tensor| tensor.name != name);
         self.graph.initializer.push(TensorProto {

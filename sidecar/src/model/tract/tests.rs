@@ -333,7 +333,8 @@ fn a_tokenizer_of_another_model_is_refused() {
     let onnx = Onnx::pooled().table("table", 20, |_, _| 1.0);
     let sentence = refused(&onnx, Pooling::None);
     assert!(
-        sentence.starts_with("spec.input.text.tokenizer: does not fit the model: its highest id is 39")
+        sentence
+            .starts_with("spec.input.text.tokenizer: does not fit the model: its highest id is 39")
             && sentence.contains("20 rows"),
         "{sentence}"
     );
@@ -387,9 +388,11 @@ fn a_table_of_positions_shorter_than_the_longest_row_is_refused() {
 #[test]
 fn a_model_of_fixed_shape_is_padded_to_it() {
     for batch in ["1", "3"] {
-        let onnx = Onnx::pooled()
-            .input("input_ids", DataType::Int64, &[batch, "20"])
-            .input("attention_mask", DataType::Int64, &[batch, "20"]);
+        let onnx = Onnx::pooled().input("input_ids", DataType::Int64, &[batch, "20"]).input(
+            "attention_mask",
+            DataType::Int64,
+            &[batch, "20"],
+        );
         let mut engine = loaded(&onnx, Pooling::None);
         assert_eq!(engine.shared.shapes.sequence, Some(20));
         gives_means(&mut engine);
