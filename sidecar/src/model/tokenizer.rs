@@ -42,7 +42,7 @@ pub struct TokenizerFacts {
     pub highest_id: u32,
     /// The id that rows are padded with.
     pub pad_id: u32,
-    /// The ids of a short text.
+    /// The ids of a short text, at least one.
     pub sample: Vec<u32>,
 }
 
@@ -75,10 +75,12 @@ impl Tokenizer {
         truncate_to(&mut inner, text.max_tokens)?;
         let facts = TokenizerFacts { highest_id, pad_id, sample: Vec::new() };
         let mut tokenizer = Tokenizer { inner, facts };
-        let sample = tokenizer.encode("", SAMPLE).map_err(|error| {
-            Refusal::new(FIELD, format!("the file makes no tokens of a text: {error}"))
-        })?;
-        tokenizer.facts.sample = sample.ids;
+        tokenizer.facts.sample = match tokenizer.encode("", SAMPLE) {
+            Ok(row) => row.ids,
+            // A vocabulary of another script, which drops what it does not know.
+            Err(error) if error.kind == ErrorKind::TextEmpty => vec![highest_id],
+            Err(error) => return Err(Refusal::new(FIELD, error.message)),
+        };
         Ok(tokenizer)
     }
 

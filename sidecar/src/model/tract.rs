@@ -123,7 +123,7 @@ impl Parts<'_> {
         })?;
         let inputs = source.inputs.clone();
         let cache = PlanCache::new(source, wanted, (shape, built.plan.clone()));
-        Ok(self.with(Program::Shapes(cache), (inputs, shapes), &built))
+        Ok(self.with(Program::Shapes(Box::new(cache)), (inputs, shapes), &built))
     }
 
     fn with(

@@ -157,11 +157,10 @@ impl Failure {
             || (error.is_request() && !error.is_builder());
         // The error's own words hold the URL, credentials and all.
         let error = error.without_url();
-        let mut problem = if error.is_timeout() {
-            "did not answer in time".to_owned()
-        } else {
-            format!("cannot be fetched: {error}")
-        };
+        if error.is_timeout() {
+            return Failure { problem: "did not answer in time".to_owned(), transient };
+        }
+        let mut problem = format!("cannot be fetched: {error}");
         let mut source = std::error::Error::source(&error);
         while let Some(cause) = source {
             problem = format!("{problem}: {cause}");

@@ -17,6 +17,17 @@ struct Golden {
     cosines_01_02_12: [f32; 3],
     first8_of_sentence0: [f32; 8],
     input_ids_sentence0: Vec<u32>,
+    overlong: Overlong,
+}
+
+/// A text of more tokens than a row may have.
+#[derive(Deserialize)]
+struct Overlong {
+    repeated: String,
+    times: usize,
+    max_tokens: u32,
+    last_ids: Vec<u32>,
+    first8: [f32; 8],
 }
 
 #[derive(Deserialize)]
@@ -64,6 +75,23 @@ async fn the_tiny_model_gives_its_goldens() {
     for ((a, b), expected) in [(0, 1), (0, 2), (1, 2)].into_iter().zip(golden.cosines_01_02_12) {
         let cosine = cosine(&vectors[a], &vectors[b]);
         assert!((cosine - expected).abs() < 1e-4, "{a} {b}: {cosine} is not {expected}");
+    }
+}
+
+#[tokio::test]
+async fn a_text_of_too_many_tokens_gives_its_golden() {
+    let folder = tempfile::tempdir().unwrap();
+    let golden = golden("tiny-static-minilm").overlong;
+    let mut serving = tiny().serving;
+    text(&mut serving).max_tokens = golden.max_tokens;
+    let mut model = load_in(folder.path(), &serving).await.unwrap();
+    let text = golden.repeated.repeat(golden.times);
+    let row = model.tokenizer.encode("", &text).unwrap();
+    assert!(row.truncated && row.ids.ends_with(&golden.last_ids), "{:?}", row.ids);
+    let embedding = embed(&mut model, &[text]).remove(0);
+    assert_eq!((embedding.tokens, embedding.truncated), (golden.max_tokens, true));
+    for (value, expected) in embedding.vector.values().zip(golden.first8) {
+        assert!((value - expected).abs() < 1e-4, "{value} is not {expected}");
     }
 }
 
@@ -132,7 +160,7 @@ async fn a_file_that_is_not_onnx_is_refused() {
 async fn a_tokenizer_with_a_larger_vocabulary_than_the_model_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let bytes = std::str::from_utf8(crate::model::test_support::TINY_TOKENIZER).unwrap();
-    let larger = bytes.replacen("\"[PAD]\":0", "\"[PAD]\":0,\"larger\":90000", 1);
+    let larger = bytes.replacen("\"[PAD]\":0", "\"[PAD]\":0,\"[larger]\":90000", 1);
     assert_ne!(larger, bytes, "the vocabulary is written in another way");
     std::fs::write(folder.path().join("tokenizer.json"), &larger).unwrap();
     let mut serving = tiny().serving;

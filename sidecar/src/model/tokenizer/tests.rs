@@ -119,14 +119,66 @@ fn a_text_without_tokens_is_refused() {
     assert_eq!(error.kind, ErrorKind::TextEmpty);
 }
 
+/// A byte-level vocabulary of pairs, which takes a text without spaces as one word.
+fn byte_pairs() -> Value {
+    json!({
+        "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+        "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+        "vocab": {"a": 0, "b": 1, "aa": 2, "aaaa": 3, "ab": 4},
+        "merges": [["a", "a"], ["aa", "aa"], ["a", "b"]]
+    })
+}
+
+fn unigram() -> Value {
+    json!({
+        "type": "Unigram", "unk_id": 0, "byte_fallback": false,
+        "vocab": [["<unk>", 0.0], ["a", -1.0], ["aa", -1.5], ["aaaa", -2.0], ["b", -1.0]]
+    })
+}
+
+fn of_model(model: Value, pre_tokenizer: Value) -> Vec<u8> {
+    let file = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+        "normalizer": null, "pre_tokenizer": pre_tokenizer, "post_processor": null,
+        "decoder": null, "model": model
+    });
+    serde_json::to_vec(&file).unwrap()
+}
+
 #[test]
 fn the_largest_texts_are_cut_like_any_other() {
     let tokenizer = tokenizer(16);
-    let size = 256 * 1024;
-    for piece in ["a", " ", "a ", "#", "é", "漢", "\u{301}", "[SEP]", "ab-", "\n", "\u{200d}", "ß"]
-    {
-        let text: String = piece.repeat(size / piece.len());
+    let pieces = ["a", " ", "a ", "#", "é", "漢", "\u{301}", "[SEP]", "ab-", "\n", "\u{200d}", "ß"];
+    for piece in pieces {
+        let text: String = piece.repeat(256 * 1024 / piece.len());
         let row = tokenizer.encode("", &text).unwrap();
         assert!(row.ids.len() <= 16, "{piece:?}: {}", row.ids.len());
     }
+}
+
+#[test]
+fn the_largest_texts_are_cut_by_vocabularies_of_other_kinds() {
+    let bytes = json!({
+        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true
+    });
+    let kinds = [
+        of_model(byte_pairs(), Value::Null),
+        of_model(byte_pairs(), bytes),
+        of_model(unigram(), Value::Null),
+    ];
+    for file in kinds {
+        let tokenizer = Tokenizer::load(&file, &input(16)).unwrap();
+        for piece in ["a", "ab", "a "] {
+            let text: String = piece.repeat(256 * 1024 / piece.len());
+            let row = tokenizer.encode("", &text).unwrap();
+            assert!(row.truncated && row.ids.len() == 16, "{piece:?}: {:?}", row.ids);
+        }
+    }
+}
+
+#[test]
+fn the_largest_text_is_cut_to_the_shortest_row() {
+    // Every window beyond the first is made and thrown away by the crate: here there are a quarter of a million.
+    let row = tokenizer(3).encode("", &"#".repeat(256 * 1024)).unwrap();
+    assert_eq!((row.ids.len(), row.truncated), (3, true));
 }

@@ -57,7 +57,7 @@ pub(super) enum Program {
     /// One plan runs every shape.
     Any(Plan),
     /// Each shape has its own.
-    Shapes(PlanCache),
+    Shapes(Box<PlanCache>),
 }
 
 /// Plans by shape, the last used last; bounded in number and bytes.
