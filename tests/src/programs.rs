@@ -38,12 +38,17 @@ pub fn from_environment(variable: &str) -> PathBuf {
 
 fn build(binary: &str) -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        // Without -p: with it, other features of shared dependencies would build them all once more.
-        .args(["build", "--quiet", "--bin", binary])
-        .current_dir(root())
-        .status()
-        .expect("cargo runs");
+    let mut build = Command::new(cargo);
+    // Without -p: with it, other features of shared dependencies would build them all once more.
+    build.args(["build", "--quiet", "--bin", binary]).current_dir(root());
+    // What cargo told this test of its package would make build scripts run again.
+    for (variable, _) in std::env::vars_os() {
+        let name = variable.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            build.env_remove(&variable);
+        }
+    }
+    let status = build.status().expect("cargo runs");
     assert!(status.success(), "{binary} does not build");
     // target/<profile>/deps/<this test>
     let test = std::env::current_exe().expect("the test has a path");

@@ -31,12 +31,17 @@ pub(crate) struct Server {
 /// Builds the sidecar's binary and gives its path.
 pub(crate) fn build(root: &Path) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = std::process::Command::new(cargo)
-        // Without -p: with it, other features of shared dependencies would build them all once more.
-        .args(["build", "--quiet", "--bin", "embark-sidecar"])
-        .current_dir(root)
-        .status()
-        .context("failed to run cargo")?;
+    let mut build = std::process::Command::new(cargo);
+    // Without -p: with it, other features of shared dependencies would build them all once more.
+    build.args(["build", "--quiet", "--bin", "embark-sidecar"]).current_dir(root);
+    // What cargo told this program of its package would make build scripts run again.
+    for (variable, _) in std::env::vars_os() {
+        let name = variable.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            build.env_remove(&variable);
+        }
+    }
+    let status = build.status().context("failed to run cargo")?;
     ensure!(status.success(), "the sidecar does not build");
     let folder = std::env::current_exe()?;
     Ok(folder.with_file_name("embark-sidecar"))
