@@ -42,7 +42,8 @@ stage_packages() {
     local -a packages=()
     local pair python
     # command:package
-    for pair in cc:gcc git:git shellcheck:shellcheck mkfs.ext4:e2fsprogs mount:mount setpriv:util-linux; do
+    for pair in cc:gcc git:git shellcheck:shellcheck mkfs.ext4:e2fsprogs mount:mount setpriv:util-linux \
+        ip:iproute2 curl:curl; do
         command -v "${pair%%:*}" >/dev/null || packages+=("${pair#*:}")
     done
     # A compiler without the C library's headers links nothing.

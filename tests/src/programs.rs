@@ -36,18 +36,23 @@ pub fn from_environment(variable: &str) -> PathBuf {
     PathBuf::from(path)
 }
 
+/// Keeps from a command what cargo told this test of its package: a cargo below it would run build scripts again, since
+/// some of them depend on these variables.
+pub fn forget_package(command: &mut Command) {
+    for (variable, _) in std::env::vars_os() {
+        let name = variable.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&variable);
+        }
+    }
+}
+
 fn build(binary: &str) -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     // Without -p: with it, other features of shared dependencies would build them all once more.
     build.args(["build", "--quiet", "--bin", binary]).current_dir(root());
-    // What cargo told this test of its package would make build scripts run again.
-    for (variable, _) in std::env::vars_os() {
-        let name = variable.to_string_lossy();
-        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
-            build.env_remove(&variable);
-        }
-    }
+    forget_package(&mut build);
     let status = build.status().expect("cargo runs");
     assert!(status.success(), "{binary} does not build");
     // target/<profile>/deps/<this test>

@@ -1,0 +1,117 @@
+//! The documents are true: every command of theirs is run, in their order, in a network namespace of its own, where the
+//! default ports are free. Needs root, or a system that lets users make namespaces.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use embark_tests::programs;
+
+/// Documents with commands.
+const DOCUMENTS: [&str; 1] = ["README.md"];
+/// Commands that are not run here, and what runs them.
+const ELSEWHERE: [(&str, &str); 2] =
+    [("cargo demo", "tests/run has a stage for it"), ("bash tests/run", "it runs this test")];
+/// What a server that is left running is waited for by.
+const SERVE: &str = "embark-sidecar serve ";
+
+#[test]
+fn every_command_of_the_documents_runs() {
+    for document in DOCUMENTS {
+        let text = fs::read_to_string(programs::root().join(document)).unwrap();
+        let commands = commands(&text);
+        assert!(!commands.is_empty(), "{document} has no commands: is the fence still ```sh?");
+        run(document, &commands);
+    }
+}
+
+#[test]
+fn links_of_the_documents_lead_somewhere() {
+    for document in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "examples/README.md"] {
+        let path = programs::root().join(document);
+        let text = fs::read_to_string(&path).unwrap();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let local = !target.contains("://") && !target.starts_with('#');
+            let found = path.parent().unwrap().join(target).exists();
+            assert!(!local || found, "{document} links to {target}, which is not there");
+        }
+    }
+}
+
+/// The lines of a document's ```sh fences that are to be run.
+fn commands(text: &str) -> Vec<String> {
+    let mut commands = Vec::new();
+    let mut inside = false;
+    for line in text.lines() {
+        match line {
+            "```sh" => inside = true,
+            "```" => inside = false,
+            line if inside && !ELSEWHERE.iter().any(|(command, _)| line == *command) => {
+                commands.push(line.to_owned());
+            }
+            _ => {}
+        }
+    }
+    commands
+}
+
+fn run(document: &str, commands: &[String]) {
+    let clone = clone();
+    let mut shell = Command::new("unshare");
+    programs::forget_package(&mut shell);
+    shell
+        .args(["--net", "bash", "-c", &script(commands)])
+        .current_dir(clone.path())
+        .env("PATH", path())
+        .stdin(Stdio::null());
+    let output = shell.output().expect("unshare runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{document}: {}\n{out}\n{err}", output.status);
+}
+
+/// One shell runs all of a document, as a reader would. A server is left running, and waited for.
+fn script(commands: &[String]) -> String {
+    let mut script =
+        "set -euo pipefail\nip link set lo up\ntrap 'kill $(jobs -p)' EXIT\n".to_owned();
+    for command in commands {
+        script += &format!("echo '$' {command:?}\n");
+        if command.starts_with(SERVE) {
+            script += &format!(
+                "mkfifo log\n{command} 2> log &\nsed '/ready/q' log\ncat log > /dev/null &\n"
+            );
+        } else if command.starts_with("cargo ") {
+            // In the repository itself: elsewhere it would be another workspace, and be built anew.
+            script += &format!("(cd {:?}; {command})\n", programs::root());
+        } else {
+            script += &format!("{command}\n");
+        }
+    }
+    script
+}
+
+/// A folder that looks like the repository, in which commands may leave files.
+fn clone() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(programs::root()).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap();
+        if name != "target" && name != "embark-data" {
+            symlink(&path, folder.path().join(name)).unwrap();
+        }
+    }
+    folder
+}
+
+/// The search path, with our programs and the tools in front.
+fn path() -> std::ffi::OsString {
+    let folder = |program: &Path| program.parent().unwrap().to_owned();
+    let ours = folder(programs::sidecar());
+    let tools = folder(&programs::from_environment("EMBARK_TEST_GRPCURL"));
+    let rest = std::env::var_os("PATH").unwrap_or_default();
+    let all: Vec<PathBuf> = [ours, tools].into_iter().chain(std::env::split_paths(&rest)).collect();
+    std::env::join_paths(all).unwrap()
+}
