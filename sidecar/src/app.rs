@@ -210,7 +210,7 @@ async fn serve_grpc(
     // Before the first call is answered.
     health.say().await;
     let following = tokio::spawn(health.follow(stopped.clone()));
-    if let Err(error) = grpc::server::serve(listener, services, until(stopped)).await {
+    if let Err(error) = grpc::server::serve(listener, services, stopped).await {
         warn!("gRPC ended: {error}");
         following.abort();
     }

@@ -68,7 +68,7 @@ async fn what_decides_no_vector_keeps_the_space_and_the_hit() {
     let other = tiny
         .with("/spec/model/source/uri", same_file)
         .with("/spec/model/sizeLimit", "1Gi")
-        .with("/spec/cache", json!({"ttl": "1h", "memory": {"sizeLimit": "1Mi"}}))
+        .with("/spec/cache", json!({"ttl": "1h", "memory": {"sizeLimit": "4Mi"}}))
         .with("/spec/input/text/sizeLimit", "1Ki")
         .with("/spec/batching", json!({"maxItems": 8}));
     let sidecar = Sidecar::start(&options.with(&other)).await;
