@@ -26,7 +26,7 @@ use crate::{
     config::Config,
     cpu_pool::CpuPool,
     embedder::Embedder,
-    grpc,
+    grpc::{self, health::Health},
     http::{self, Admin},
     metrics::Metrics,
     model::load::State,
@@ -111,14 +111,14 @@ impl App {
 
         let loader = load::Loader::new(&config.data_dir, cores, Arc::clone(&clock));
         let loads = load::start(loader, config.models, &models);
-        let health = HealthReporter::new();
-        tokio::spawn(grpc::health::follow(health.clone(), models.clone(), readiness.clone()));
+        let reporter = HealthReporter::new();
+        let health = Health::new(reporter.clone(), models.clone(), readiness.clone());
         let services = grpc::server::Services {
             models: models.clone(),
             embedder: Embedder::new(CpuPool::new(cores), Arc::clone(&clock)),
             clock,
             instance: config.instance.clone(),
-            health,
+            health: reporter,
         };
         let admin = Admin {
             models: models.clone(),
@@ -128,7 +128,7 @@ impl App {
         };
         announce(&listeners, &models);
         let Listeners { grpc, admin: admin_listener } = listeners;
-        let grpc = tokio::spawn(serve_grpc(grpc, services, stopped.clone()));
+        let grpc = tokio::spawn(serve_grpc(grpc, services, health, stopped.clone()));
         let admin = tokio::spawn(serve_admin(admin_listener, admin, stopped));
         Ok(App { models, readiness, stop, grpc, admin, loads })
     }
@@ -204,10 +204,15 @@ fn announce(listeners: &Listeners, models: &ServedModels) {
 async fn serve_grpc(
     listener: TcpListener,
     services: grpc::server::Services,
+    mut health: Health,
     stopped: watch::Receiver<bool>,
 ) {
-    if let Err(error) = grpc::server::serve(listener, services, until(stopped)).await {
+    // Before the first call is answered.
+    health.say().await;
+    let following = tokio::spawn(health.follow(stopped.clone()));
+    if let Err(error) = grpc::server::serve(listener, services, stopped).await {
         warn!("gRPC ended: {error}");
+        following.abort();
     }
 }
 

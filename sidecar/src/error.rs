@@ -147,6 +147,12 @@ impl Error {
     pub fn about(self, field: impl Into<String>, value: &str) -> Self {
         Error { field: field.into(), value: abbreviate(value), ..self }
     }
+
+    /// The same failure, with what is allowed.
+    #[must_use]
+    pub fn allowing(self, allowed: impl Into<String>) -> Self {
+        Error { allowed: allowed.into(), ..self }
+    }
 }
 
 impl fmt::Display for Error {

@@ -6,6 +6,7 @@ pub mod codec;
 mod convert;
 mod embedding_service;
 pub mod health;
+mod incoming;
 pub mod server;
 pub mod status;
 mod validate;

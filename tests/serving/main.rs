@@ -1,3 +1,11 @@
 //! The sidecar as its users have it: a process of its own, asked over gRPC, with real models.
 
 mod cache;
+mod drain;
+mod errors;
+mod goldens;
+mod identity;
+mod interop;
+mod invalidation;
+mod loading;
+mod surface;

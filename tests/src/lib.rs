@@ -2,6 +2,8 @@
 
 pub mod manifest;
 pub mod programs;
+pub mod raw;
+pub mod refusal;
 pub mod sidecar;
 
 pub use manifest::Manifest;

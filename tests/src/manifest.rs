@@ -1,8 +1,15 @@
 //! EmbeddingModels for tests, as JSON, which is YAML too.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::programs;
 
 /// The vendored tiny model's digest.
 pub const TINY_SHA256: &str = "e5e89d887c74dccfc8bd097e87879085dd8c120bdae86b3707fc69a4e3f4fe15";
@@ -38,6 +45,26 @@ impl Manifest {
         }))
     }
 
+    /// all-MiniLM-L6-v2 from the files that `tests/run` makes, by the output that is pooled inside of the model.
+    pub fn minilm(name: &str) -> Self {
+        static DIGESTS: OnceLock<[String; 2]> = OnceLock::new();
+        let folder = programs::from_environment("EMBARK_TEST_MINILM");
+        let files = [folder.join("model.onnx"), folder.join("tokenizer.json")];
+        let [model, tokenizer] = DIGESTS.get_or_init(|| files.each_ref().map(|file| sha256(file)));
+        let uri = |file: &Path| format!("file://{}", file.display());
+        Manifest::tiny(name)
+            .with("/spec/model/source", json!({"uri": uri(&files[0]), "sha256": model}))
+            .with("/spec/model/output", json!({"name": "sentence_embedding", "dimensions": 384}))
+            .with("/spec/input/text/tokenizer", json!({"uri": uri(&files[1]), "sha256": tokenizer}))
+    }
+
+    /// The same by the output that has a vector for each token.
+    #[must_use]
+    pub fn pooled_outside(self, pooling: &str) -> Self {
+        self.with("/spec/model/output/name", "last_hidden_state")
+            .with("/spec/input/text/pooling", pooling)
+    }
+
     /// The same with the value at a path such as `/spec/cache/ttl`; objects on the way are made.
     #[must_use]
     pub fn with(mut self, pointer: &str, value: impl Into<Value>) -> Self {
@@ -68,7 +95,7 @@ impl Manifest {
     pub fn write(&self, folder: &Path) -> PathBuf {
         let name = self.0["metadata"]["name"].as_str().unwrap_or("model");
         let path = folder.join(format!("{name}.yaml"));
-        std::fs::write(&path, self.to_string()).expect("the folder is writable");
+        fs::write(&path, self.to_string()).expect("the folder is writable");
         path
     }
 }
@@ -77,4 +104,12 @@ impl std::fmt::Display for Manifest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.fmt(f)
     }
+}
+
+// === free functions ===
+
+/// The digest of a file, as manifests have it.
+pub fn sha256(file: &Path) -> String {
+    let bytes = fs::read(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

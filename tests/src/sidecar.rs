@@ -9,7 +9,7 @@ use std::{
 };
 
 use embark_sidecar::pb::client::{
-    EmbedRequest, EmbedResponse, Item, ItemResult, Source,
+    EmbedRequest, EmbedResponse, GetModelRequest, Item, ItemResult, Model, Source,
     cache_service_client::CacheServiceClient, embedding_service_client::EmbeddingServiceClient,
     item::Input,
 };
@@ -26,7 +26,7 @@ use tonic::{Status, transport::Channel};
 use crate::{Manifest, programs};
 
 /// The longest that anything a test waits for may take; far above what it takes, so that a busy machine fails nothing.
-const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// How a sidecar is started.
 #[derive(Clone, Debug, Default)]
@@ -78,6 +78,13 @@ impl Options {
         }
     }
 
+    /// The same processes' folder and arguments, with another manifest of the same name.
+    #[must_use]
+    pub fn with(&self, manifest: &Manifest) -> Self {
+        let folder = self.data.parent().expect("the data folder stands beside the manifest");
+        Options { manifests: vec![manifest.write(folder)], ..self.clone() }
+    }
+
     fn command(&self) -> Command {
         let mut words = self.wrapper.clone();
         words.push(programs::sidecar().into());
@@ -90,6 +97,8 @@ impl Options {
             .arg("--manifest")
             .args(&self.manifests)
             .args(&self.arguments)
+            // A proxy of this machine's would be asked for what a test serves.
+            .env("NO_PROXY", "127.0.0.1")
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .stdin(Stdio::null())
@@ -169,6 +178,15 @@ impl Sidecar {
         reply.unwrap_or_else(|status| panic!("embed failed: {status}")).results
     }
 
+    /// Embeds texts, each in a call of its own.
+    pub async fn embed_each(&self, texts: &[&str]) -> Vec<ItemResult> {
+        let mut results = Vec::new();
+        for text in texts {
+            results.extend(self.embed(&[text]).await);
+        }
+        results
+    }
+
     /// Sends a request.
     pub async fn call(&self, request: EmbedRequest) -> Result<EmbedResponse, Status> {
         Ok(self.embeddings().await.embed(request).await?.into_inner())
@@ -180,6 +198,25 @@ impl Sidecar {
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
         let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
         (code, body.to_owned())
+    }
+
+    /// `/status` of one model.
+    pub async fn model_status(&self, name: &str) -> Value {
+        let status = self.status().await;
+        let models = status["models"].as_array().expect("a list of models");
+        models.iter().find(|model| model["name"] == name).cloned().expect("the model is served")
+    }
+
+    /// Asks for a model's description.
+    pub async fn model(&self, name: &str) -> Result<Model, Status> {
+        let request = GetModelRequest { model: name.to_owned() };
+        let answer = self.embeddings().await.get_model(request).await?.into_inner();
+        Ok(answer.model.expect("a description"))
+    }
+
+    /// The space that the one model's vectors are of.
+    pub async fn space(&self) -> String {
+        self.model("").await.expect("one model is served").space_id
     }
 
     /// `/status`.
@@ -199,6 +236,14 @@ impl Sidecar {
     pub async fn wait_for_line(&self, message: &str) -> Value {
         let found = |log: &Log| log.lines.iter().find(|l| l["message"] == message).cloned();
         self.wait(|log| found(log).is_some(), message).await;
+        found(&self.log.borrow()).expect("it was waited for")
+    }
+
+    /// Waits for a log line whose message holds that text, and gives it.
+    pub async fn wait_for_line_with(&self, part: &str) -> Value {
+        let holds = |line: &&Value| line["message"].as_str().is_some_and(|m| m.contains(part));
+        let found = |log: &Log| log.lines.iter().find(holds).cloned();
+        self.wait(|log| found(log).is_some(), part).await;
         found(&self.log.borrow()).expect("it was waited for")
     }
 
@@ -243,8 +288,36 @@ impl Sidecar {
 
 /// A request for texts that leaves everything else to the model.
 pub fn request(texts: &[&str]) -> EmbedRequest {
-    let item = |text: &&str| Item { input: Some(Input::Text((*text).to_owned())) };
-    EmbedRequest { items: texts.iter().map(item).collect(), ..EmbedRequest::default() }
+    EmbedRequest { items: items(texts), ..EmbedRequest::default() }
+}
+
+/// The same, of a model among several.
+pub fn request_of(model: &str, texts: &[&str]) -> EmbedRequest {
+    EmbedRequest { model: model.to_owned(), ..request(texts) }
+}
+
+/// Texts as items.
+pub fn items(texts: &[&str]) -> Vec<Item> {
+    texts.iter().map(|text| Item { input: Some(Input::Text((*text).to_owned())) }).collect()
+}
+
+/// Waits until the answer is yes.
+///
+/// # Panics
+/// It has not become yes in a minute.
+pub async fn until<F: Future<Output = bool>>(what: &str, mut answer: impl FnMut() -> F) {
+    let mut turn = tokio::time::interval(Duration::from_millis(5));
+    let asking = async {
+        while !answer().await {
+            turn.tick().await;
+        }
+    };
+    assert!(timeout(LIMIT, asking).await.is_ok(), "waited in vain until {what}");
+}
+
+/// Waits for a time to pass, such as that to live.
+pub async fn pass(time: Duration) {
+    tokio::time::sleep_until(tokio::time::Instant::now() + time).await;
 }
 
 /// Where each result came from.

@@ -52,7 +52,8 @@ impl Caches {
             }
             None => {
                 let sentence = "scope: nothing given; give all: true, or items";
-                return Err(Error::new(ErrorKind::Malformed, sentence).about("scope", ""));
+                let error = Error::new(ErrorKind::Malformed, sentence).about("scope", "");
+                return Err(error.allowing("all: true, or items"));
             }
         }
         Ok(InvalidateResponse {

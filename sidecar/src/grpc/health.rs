@@ -1,5 +1,8 @@
 //! `grpc.health.v1`: `""` and each service's name stand for the process, a model's name for the model.
 
+use std::collections::BTreeMap;
+
+use tokio::sync::watch;
 use tonic::server::NamedService;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
@@ -18,21 +21,63 @@ use super::{cache_service::Caches, embedding_service::Embeddings};
 const PROCESS: [&str; 3] =
     ["", EmbeddingServiceServer::<Embeddings>::NAME, CacheServiceServer::<Caches>::NAME];
 
-/// Keeps what health answers equal to what is so, until the process has drained.
-pub async fn follow(reporter: HealthReporter, models: ServedModels, readiness: Readiness) {
-    let mut changes = readiness.changes();
-    loop {
-        let ready = readiness.check().is_ok();
+/// Keeps what health answers equal to what is so.
+pub struct Health {
+    reporter: HealthReporter,
+    models: ServedModels,
+    readiness: Readiness,
+    /// What was said of each name last: a watcher hears of changes alone.
+    said: BTreeMap<String, bool>,
+}
+
+// === impl Health ===
+
+impl Health {
+    /// Answers that go through `reporter`. It says that the process serves until [`Health::say`] was called.
+    pub fn new(reporter: HealthReporter, models: ServedModels, readiness: Readiness) -> Self {
+        Health { reporter, models, readiness, said: BTreeMap::new() }
+    }
+
+    /// Says what is so now.
+    pub async fn say(&mut self) {
+        let ready = self.readiness.check().is_ok();
         for name in PROCESS {
-            reporter.set_service_status(name, status(ready)).await;
+            self.say_of(name, ready).await;
         }
+        let models = self.models.clone();
         for model in models.iter() {
-            let serving = answers(model) && !readiness.is_draining();
-            reporter.set_service_status(model.name(), status(serving)).await;
+            let serving = answers(model) && !self.readiness.is_draining();
+            self.say_of(model.name(), serving).await;
         }
-        changes.changed().await;
+    }
+
+    /// Says every change until the server stops, then ends the calls that watch: they would hold it up.
+    pub async fn follow(mut self, mut stopped: watch::Receiver<bool>) {
+        let mut changes = self.readiness.changes();
+        let stop = stopped.wait_for(|stopped| *stopped);
+        tokio::pin!(stop);
+        loop {
+            self.say().await;
+            tokio::select! {
+                () = changes.changed() => {}
+                _ = &mut stop => break,
+            }
+        }
+        self.readiness.drain();
+        self.say().await;
+        for name in self.said.keys() {
+            self.reporter.clear_service_status(name).await;
+        }
+    }
+
+    async fn say_of(&mut self, name: &str, serving: bool) {
+        if self.said.insert(name.to_owned(), serving) != Some(serving) {
+            self.reporter.set_service_status(name, status(serving)).await;
+        }
     }
 }
+
+// === free functions ===
 
 fn answers(model: &ServedModel) -> bool {
     model.progress().borrow().state == State::Ready

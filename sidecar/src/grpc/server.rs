@@ -1,13 +1,13 @@
 //! The gRPC server: the services, health and reflection on one listener.
 
-use std::{future::Future, sync::Arc};
+use std::sync::Arc;
 
-use tokio::net::TcpListener;
-use tonic::transport::{Server, server::TcpIncoming};
+use tokio::{net::TcpListener, sync::watch};
+use tonic::transport::Server;
 use tonic_health::server::HealthReporter;
 use tonic_reflection::server::Builder as Reflection;
 
-use super::{cache_service::Caches, embedding_service::Embeddings};
+use super::{cache_service::Caches, embedding_service::Embeddings, incoming::connections};
 use crate::{
     clock::Clock,
     embedder::Embedder,
@@ -42,14 +42,14 @@ pub struct Services {
     pub health: HealthReporter,
 }
 
-/// Serves until `shutdown` resolves, then finishes the calls in flight.
+/// Serves until `stopped` says so, then finishes the calls in flight.
 ///
 /// # Errors
 /// The listener broke, or the descriptor does not decode.
 pub async fn serve(
     listener: TcpListener,
     services: Services,
-    shutdown: impl Future<Output = ()>,
+    mut stopped: watch::Receiver<bool>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let limit = services.models.iter().map(|m| m.contract.serving.max_request_bytes()).max();
     let limit = usize::try_from(limit.unwrap_or_default()).unwrap_or(usize::MAX);
@@ -61,7 +61,11 @@ pub async fn serve(
     let health = tonic_health::pb::health_server::HealthServer::new(
         tonic_health::server::HealthService::from_health_reporter(health),
     );
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = connections(listener, stopped.clone());
+    let shutdown = async move {
+        // An error means that nobody can say so any more.
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    };
     Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)

@@ -6,7 +6,7 @@ use embark_crds::contract::TextInput;
 use crate::{
     error::{Error, ErrorKind},
     input::{Request, Text, TextItem},
-    pb::server::{CacheControl, EmbedRequest, Item, OnMiss, Priority, item::Input},
+    pb::server::{EmbedRequest, Item, OnMiss, Priority, item::Input},
     served::ServedModel,
 };
 
@@ -35,86 +35,96 @@ pub(super) fn items(input: &TextInput, items: Vec<Item>) -> Vec<TextItem> {
 /// Fails for no items, or more than the model's limit.
 pub(super) fn count(model: &ServedModel, items: usize) -> Result<(), Error> {
     let limit = model.contract.serving.max_request_items();
-    if items == 0 {
-        let allowed = format!("items: 0 given; 1 to {limit} are allowed");
-        return Err(Error::new(ErrorKind::ItemsEmpty, allowed).about("items", "0"));
-    }
-    if items > limit as usize {
-        let sentence = format!("items: {items} given; 1 to {limit} are allowed");
-        return Err(
-            Error::new(ErrorKind::TooManyItems, sentence).about("items", &items.to_string())
-        );
-    }
-    Ok(())
+    let kind = match items {
+        0 => ErrorKind::ItemsEmpty,
+        _ if items > limit as usize => ErrorKind::TooManyItems,
+        _ => return Ok(()),
+    };
+    let sentence = format!("items: {items} given; 1 to {limit} are allowed");
+    let error = Error::new(kind, sentence).about("items", &items.to_string());
+    Err(error.allowing(format!("1 to {limit}")))
 }
 
 fn text(input: &TextInput, index: usize, item: Item) -> TextItem {
-    let field = |name: &str| format!("items[{index}].{name}");
     let bytes = match item.input {
         Some(Input::Text(bytes)) => bytes,
-        other => {
-            let given = kind(other.as_ref());
-            let sentence = format!("items[{index}]: {given} given; the model takes text");
-            return Err(Error::new(ErrorKind::ItemKind, sentence).about(field(given), given));
-        }
+        other => return Err(not_text(index, other.as_ref())),
     };
+    let field = format!("items[{index}].text");
     if bytes.is_empty() {
-        let sentence = format!("items[{index}].text: is empty; a text has at least 1 byte");
-        return Err(Error::new(ErrorKind::TextEmpty, sentence).about(field("text"), ""));
+        let sentence = format!("{field}: is empty; a text has at least 1 byte");
+        let error = Error::new(ErrorKind::TextEmpty, sentence).about(field, "");
+        return Err(error.allowing("at least 1 byte"));
     }
     if bytes.len() as u64 > input.size_limit {
-        return Err(too_long(index, &bytes, input.size_limit));
+        return Err(too_long(field, &bytes, input.size_limit));
     }
     Text::from_utf8(bytes).map_err(|error| {
         let at = error.valid_up_to();
-        let sentence = format!("items[{index}].text: is not UTF-8 from byte {at} on");
-        Error::new(ErrorKind::TextNotUtf8, sentence).about(field("text"), "")
+        let sentence = format!("{field}: is not UTF-8 from byte {at} on");
+        Error::new(ErrorKind::TextNotUtf8, sentence).about(field, "").allowing("UTF-8")
     })
 }
 
-fn too_long(index: usize, bytes: &Bytes, limit: u64) -> Error {
-    let sentence = format!(
-        "items[{index}].text: has {} bytes; at most {limit} are allowed (spec.input.text.sizeLimit)",
-        bytes.len()
-    );
-    let field = format!("items[{index}].text");
-    Error::new(ErrorKind::TextTooLong, sentence).about(field, &format!("{} bytes", bytes.len()))
+fn not_text(index: usize, given: Option<&Input>) -> Error {
+    let (field, given) = match given.map(kind) {
+        Some(kind) => (format!("items[{index}].{kind}"), kind),
+        None => (format!("items[{index}]"), "nothing"),
+    };
+    let sentence = format!("{field}: {given} given; the model takes text");
+    Error::new(ErrorKind::ItemKind, sentence).about(field, given).allowing("text")
 }
 
-fn kind(input: Option<&Input>) -> &'static str {
+fn too_long(field: String, bytes: &Bytes, limit: u64) -> Error {
+    let length = format!("{} bytes", bytes.len());
+    let sentence =
+        format!("{field}: has {length}; at most {limit} are allowed (spec.input.text.sizeLimit)");
+    let error = Error::new(ErrorKind::TextTooLong, sentence).about(field, &length);
+    error.allowing(format!("at most {limit} bytes"))
+}
+
+fn kind(input: &Input) -> &'static str {
     match input {
-        None => "nothing",
-        Some(Input::Text(_)) => "text",
-        Some(Input::Image(_)) => "image",
-        Some(Input::ImageUrl(_)) => "image_url",
-        Some(Input::Tensor(_)) => "tensor",
-        Some(Input::Category(_)) => "category",
+        Input::Text(_) => "text",
+        Input::Image(_) => "image",
+        Input::ImageUrl(_) => "image_url",
+        Input::Tensor(_) => "tensor",
+        Input::Category(_) => "category",
     }
 }
 
 /// Fields whose meaning is not built yet are refused, never ignored.
 fn refuse_unsupported(message: &EmbedRequest) -> Result<(), Error> {
-    let unsupported = |field: &str, value: &str| {
-        Err(Error::of_field(ErrorKind::Unsupported, field, value, "is not supported yet"))
-    };
     match OnMiss::try_from(message.on_miss) {
         Ok(OnMiss::Unspecified | OnMiss::Wait) => {}
-        Ok(other) => return unsupported("on_miss", other.as_str_name()),
+        Ok(other) => return Err(unsupported("on_miss", other.as_str_name())),
         Err(_) => return Err(unknown("on_miss", message.on_miss)),
     }
     match Priority::try_from(message.priority) {
         Ok(Priority::Unspecified | Priority::Interactive) => {}
-        Ok(other) => return unsupported("priority", other.as_str_name()),
+        Ok(other) => return Err(unsupported("priority", other.as_str_name())),
         Err(_) => return Err(unknown("priority", message.priority)),
     }
-    if message.wait_budget.is_some() {
-        return unsupported("wait_budget", "");
+    if let Some(budget) = message.wait_budget {
+        return Err(unsupported("wait_budget", &budget.to_string()));
     }
-    let plain = CacheControl::default();
-    if message.cache.as_ref().is_some_and(|cache| *cache != plain) {
-        return unsupported("cache", "");
+    let cache = message.cache.unwrap_or_default();
+    let asked = [
+        ("cache.no_cache", cache.no_cache),
+        ("cache.no_store", cache.no_store),
+        ("cache.only_if_cached", cache.only_if_cached),
+    ];
+    if let Some((field, _)) = asked.into_iter().find(|(_, asked)| *asked) {
+        return Err(unsupported(field, "true"));
     }
-    Ok(())
+    match cache.max_age {
+        Some(age) => Err(unsupported("cache.max_age", &age.to_string())),
+        None => Ok(()),
+    }
+}
+
+fn unsupported(field: &str, value: &str) -> Error {
+    Error::of_field(ErrorKind::Unsupported, field, value, "is not supported yet")
 }
 
 fn unknown(field: &str, value: i32) -> Error {

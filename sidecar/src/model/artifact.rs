@@ -172,6 +172,8 @@ impl ArtifactStore {
         if artifact.has_ca_bundle {
             return Err(request.error("caBundleRef", FetchCause::NotYet));
         }
+        // Before the source answers, which may take its time.
+        (request.progress)(Progress::Fetching { bytes: 0, total: None });
         let bytes = match &artifact.location {
             Location::Builtin { path } => builtin::read(path),
             Location::File { path } => {

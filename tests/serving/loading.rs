@@ -1,0 +1,123 @@
+//! Models that are not there yet, or never will be, beside one that is.
+
+use std::sync::Arc;
+
+use embark_sidecar::pb::client::{ModelState, Source};
+use embark_tests::{
+    Manifest, Sidecar, programs, refusal,
+    sidecar::{Options, request_of, sources, until},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    sync::Notify,
+};
+use tonic::Code;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_one_model_loads_the_other_serves() {
+    let folder = tempfile::tempdir().unwrap();
+    let (url, gate) = slow_source().await;
+    let slow = Manifest::tiny("slow").with("/spec/model/source/uri", url);
+    let mut options = Options::new(folder.path(), &slow);
+    options.manifests.push(Manifest::tiny("quick").write(folder.path()));
+    let sidecar = Sidecar::start_listening(&options).await;
+    until("the quick model is ready", async || state(&sidecar, "quick").await == ModelState::Ready)
+        .await;
+    until("the slow model is fetched", async || {
+        state(&sidecar, "slow").await == ModelState::Fetching
+    })
+    .await;
+    let served = sidecar.call(request_of("quick", &["a"])).await.unwrap();
+    assert_eq!(sources(&served.results), [Source::Computed]);
+    let refused = sidecar.call(request_of("slow", &["a"])).await.unwrap_err();
+    refusal::metadata(&refused, Code::Unavailable, "MODEL_NOT_READY");
+    assert!(refused.message().contains("\"slow\""), "{refused}");
+    let not = ServingStatus::NotServing;
+    assert_eq!(healths(&sidecar, ["", "slow", "quick"]).await, [not, not, ServingStatus::Serving]);
+    assert_eq!(sidecar.get("/live").await.0, 200);
+    let (code, why) = sidecar.get("/ready").await;
+    assert!(code == 503 && why.contains("\"slow\""), "{code} {why}");
+
+    let request = HealthCheckRequest { service: "slow".to_owned() };
+    let mut watch =
+        HealthClient::new(sidecar.channel().await).watch(request).await.unwrap().into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), not);
+    gate.notify_one();
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    sidecar.wait_until_ready().await;
+    assert!(sidecar.call(request_of("slow", &["a"])).await.is_ok());
+    until("the process is ready", async || sidecar.get("/ready").await.0 == 200).await;
+    until("health says so", async || healths(&sidecar, [""]).await == [ServingStatus::Serving])
+        .await;
+    sidecar.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_fails_says_why_and_the_other_serves() {
+    let folder = tempfile::tempdir().unwrap();
+    let broken = Manifest::tiny("broken").with("/spec/model/output/dimensions", 64);
+    let mut options = Options::new(folder.path(), &broken);
+    options.manifests.push(Manifest::tiny("good").write(folder.path()));
+    let sidecar = Sidecar::start_listening(&options).await;
+    let line = sidecar.wait_for_line_with("failed to load").await;
+    assert_eq!((&line["level"], &line["model"]), (&"ERROR".into(), &"broken".into()));
+    until("the good model is ready", async || state(&sidecar, "good").await == ModelState::Ready)
+        .await;
+    until("the other has failed", async || state(&sidecar, "broken").await == ModelState::Failed)
+        .await;
+    let described = sidecar.model("broken").await.unwrap();
+    assert!(described.message.contains("spec.model.output.dimensions"), "{}", described.message);
+    assert_eq!(sidecar.model_status("broken").await["message"], described.message);
+    let refused = sidecar.call(request_of("broken", &["a"])).await.unwrap_err();
+    refusal::metadata(&refused, Code::Unavailable, "MODEL_NOT_READY");
+    assert!(refused.message().contains(&described.message), "{refused}");
+    let served = sidecar.call(request_of("good", &["a"])).await.unwrap();
+    assert_eq!(sources(&served.results), [Source::Computed]);
+    let not = ServingStatus::NotServing;
+    assert_eq!(healths(&sidecar, ["", "broken"]).await, [not, not]);
+    until("health of the good one", async || {
+        healths(&sidecar, ["good"]).await == [ServingStatus::Serving]
+    })
+    .await;
+    assert_eq!(sidecar.get("/ready").await.0, 503);
+    sidecar.stop().await;
+}
+
+async fn state(sidecar: &Sidecar, model: &str) -> ModelState {
+    sidecar.model(model).await.unwrap().state()
+}
+
+async fn healths<const N: usize>(sidecar: &Sidecar, services: [&str; N]) -> [ServingStatus; N] {
+    let mut client = HealthClient::new(sidecar.channel().await);
+    let mut found = [ServingStatus::Unknown; N];
+    for (service, found) in services.into_iter().zip(&mut found) {
+        let request = HealthCheckRequest { service: service.to_owned() };
+        *found = client.check(request).await.unwrap().into_inner().status();
+    }
+    found
+}
+
+/// The tiny model at a URL whose answer waits until it is let go.
+async fn slow_source() -> (String, Arc<Notify>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/model.onnx", listener.local_addr().unwrap());
+    let gate = Arc::new(Notify::new());
+    let opened = Arc::clone(&gate);
+    let file = programs::root().join("examples/models/tiny-static-minilm/model.onnx");
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = [0; 4096];
+        let read = stream.read(&mut request).await.unwrap();
+        assert!(request[..read].starts_with(b"GET /model.onnx "));
+        opened.notified().await;
+        let body = std::fs::read(file).unwrap();
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&body).await.unwrap();
+    });
+    (url, gate)
+}
