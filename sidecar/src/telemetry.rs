@@ -23,6 +23,8 @@ pub fn start(format: LogFormat, level: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(level)
         .map_err(|error| anyhow::anyhow!("--log-level: {level:?} is not a filter: {error}"))?;
     let logs = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // A log that nobody reads any more would be complained of on standard error, which panics then.
+    let logs = logs.log_internal_errors(false);
     let started = match format {
         LogFormat::Text => logs.try_init(),
         LogFormat::Json => logs.json().flatten_event(true).try_init(),

@@ -57,8 +57,9 @@ pub async fn run(arguments: args::Embed) -> Result<(), Failure> {
     let mut refused = 0;
     while let Some((texts, embedded)) = calls.try_next().await? {
         refused += embedded.iter().filter(|one| one.error.is_some()).count();
-        print(&texts, &embedded)
-            .map_err(|error| Failure::Run(format!("standard output: {error}")))?;
+        if !super::read_on(print(&texts, &embedded))? {
+            break;
+        }
         progress.inc(texts.len() as u64);
     }
     progress.finish_and_clear();
