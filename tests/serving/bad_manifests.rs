@@ -199,7 +199,8 @@ async fn other_inputs_are_refused_by_name() {
         ("tensor", json!({"shape": [13]})),
         ("categorical", json!({"vocabulary": vocabulary})),
     ] {
-        let manifest = tiny().without("/spec/input/text").with(&format!("/spec/input/{kind}"), input);
+        let manifest =
+            tiny().without("/spec/input/text").with(&format!("/spec/input/{kind}"), input);
         let expected = format!("spec.input.{kind}: is not supported yet; supported: text");
         assert_eq!(unsupported(&manifest).await, [expected]);
     }
@@ -240,7 +241,8 @@ async fn a_volume_claim_is_for_clusters_alone() {
     let manifest = tiny().with("/spec/model/source/uri", "pvc://models/tiny.onnx");
     let ended = serve(folder.path(), &[&manifest.write(folder.path())]).await;
     let sentences = ended.sentences();
-    let field = "tiny: spec.model.source.uri: \"pvc://models/tiny.onnx\" can be read in a cluster only";
+    let field =
+        "tiny: spec.model.source.uri: \"pvc://models/tiny.onnx\" can be read in a cluster only";
     assert!(sentences.len() == 1 && sentences[0].contains(field), "{sentences:?}");
 }
 

@@ -90,9 +90,8 @@ async fn another_file_than_the_digest_names_is_refused() {
     let url = http(complete(&fs::read(&model).unwrap())).await;
     let file = format!("file://{}", model.display());
     for uri in ["builtin://tiny-static-minilm/model.onnx", &file, &url] {
-        let manifest = tiny()
-            .with("/spec/model/source/uri", uri)
-            .with("/spec/model/source/sha256", ZEROS);
+        let manifest =
+            tiny().with("/spec/model/source/uri", uri).with("/spec/model/source/sha256", ZEROS);
         let sentence = refused(folder.path(), &manifest).await;
         let is = format!("is {ZEROS}, but the file's sha256 is {TINY_SHA256}");
         assert_eq!(sentence, format!("spec.model.source.sha256: {is}"), "{uri}");
@@ -182,8 +181,7 @@ async fn a_file_that_is_no_tokenizer_is_refused() {
             .with("/spec/input/text/tokenizer/uri", "file://tokenizer.json")
             .with("/spec/input/text/tokenizer/sha256", sha256(&file).await);
         let sentence = refused(folder.path(), &manifest).await;
-        let words =
-            "spec.input.text.tokenizer: the file is not a Hugging Face tokenizer.json: ";
+        let words = "spec.input.text.tokenizer: the file is not a Hugging Face tokenizer.json: ";
         assert!(sentence.starts_with(words), "{sentence}");
     }
 }
@@ -201,10 +199,8 @@ async fn a_tokenizer_of_another_model_is_refused() {
 
 #[tokio::test]
 async fn a_source_that_cannot_be_read_is_named() {
-    let folder = tempfile::Builder::new()
-        .permissions(fs::Permissions::from_mode(0o755))
-        .tempdir()
-        .unwrap();
+    let folder =
+        tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
     let manifest = of_file(folder.path(), b"not for everybody").await;
     let file = folder.path().join("model.onnx");
     let field = "spec.model.source.uri";
@@ -223,7 +219,8 @@ async fn a_source_that_cannot_be_read_is_named() {
 
     let manifest = tiny().with("/spec/model/source/uri", "builtin://tiny/model.onnx");
     let sentence = refused(folder.path(), &manifest).await;
-    let builtin = "builtin://tiny/model.onnx does not exist; built in: builtin://tiny-static-minilm/";
+    let builtin =
+        "builtin://tiny/model.onnx does not exist; built in: builtin://tiny-static-minilm/";
     assert!(sentence.starts_with(&format!("{field}: {builtin}")), "{sentence}");
 }
 
@@ -278,8 +275,10 @@ async fn a_bad_model_does_not_take_a_good_one_down() {
         let reply = sidecar.embeddings().await.get_model(request).await.unwrap();
         reply.into_inner().model.unwrap()
     };
-    until("the good model is ready", async || state("good").await.state() == ModelState::Ready).await;
-    until("the bad model has failed", async || state("bad").await.state() == ModelState::Failed).await;
+    until("the good model is ready", async || state("good").await.state() == ModelState::Ready)
+        .await;
+    until("the bad model has failed", async || state("bad").await.state() == ModelState::Failed)
+        .await;
     let sentence = "spec.model.source.sha256: is 0000";
     let message = state("bad").await.message;
     assert!(message.starts_with(sentence), "{message}");

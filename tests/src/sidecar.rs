@@ -227,8 +227,13 @@ impl Sidecar {
     }
 
     /// Ends it by SIGTERM and waits until it has.
-    pub async fn stop(mut self) {
+    pub async fn stop(self) {
         self.signal("-TERM").await;
+        self.stopped().await;
+    }
+
+    /// Waits until it has ended in order.
+    pub async fn stopped(mut self) {
         let status = timeout(LIMIT, self.child.wait()).await.expect("it ends").expect("a status");
         assert!(status.success(), "ended with {status}:\n{}", self.log());
     }

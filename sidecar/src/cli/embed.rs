@@ -65,6 +65,7 @@ pub async fn run(arguments: args::Embed) -> Result<(), Failure> {
     progress.finish_and_clear();
     match refused {
         0 => Ok(()),
+        1 => Err(Failure::Run("1 text failed; its line says why".to_owned())),
         refused => Err(Failure::Run(format!("{refused} texts failed; their lines say why"))),
     }
 }

@@ -90,7 +90,8 @@ impl Client {
     /// The server does not know it.
     pub async fn describe(&mut self, model: &str) -> Result<Description, CallFailed> {
         let request = GetModelRequest { model: model.to_owned() };
-        let model = self.0.get_model(request).await.map_err(|status| sentence(&status))?.into_inner().model;
+        let model =
+            self.0.get_model(request).await.map_err(|status| sentence(&status))?.into_inner().model;
         let model = model.ok_or_else(|| CallFailed("the server describes no model".to_owned()))?;
         let max_items = model.limits.map_or(1, |limits| limits.max_items) as usize;
         Ok(Description { name: model.name, max_items })

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use embark_crds::contract::{
-    Artifact, Contract, Input, Location, OnMiss, Overlong, ServingConfig,
-};
+use embark_crds::contract::{Artifact, Contract, Input, Location, OnMiss, Overlong, ServingConfig};
 
 use super::{artifact::FetchCause, refusal::Refusal};
 
