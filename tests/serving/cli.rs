@@ -387,7 +387,8 @@ async fn help_explains_every_command_and_option() {
 /// Behind each option, on its line or the next, stands a sentence.
 fn assert_options_are_explained(help: &str) {
     let lines: Vec<&str> = help.lines().collect();
-    let is_option = |line: &str| line.trim_start().starts_with('-');
+    // A line that begins with a dash and a space is one of an option's values.
+    let is_option = |line: &str| line.trim_start().starts_with('-') && !line.contains("- ");
     let options = (0..lines.len()).filter(|&at| is_option(lines[at]));
     let mut count = 0;
     for at in options {
