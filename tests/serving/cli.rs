@@ -420,3 +420,16 @@ async fn a_log_for_machines_is_json_and_says_what_is_served_where() {
     }
     sidecar.stopped().await;
 }
+
+#[tokio::test]
+async fn a_log_for_people_has_colours_on_a_terminal_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = tiny().with("/spec/model/source/sha256", "0".repeat(64)).write(folder.path());
+    let mut command = Command::new(programs::sidecar());
+    command.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+    command.arg("--data-dir").arg(folder.path().join("data")).arg("--manifest").arg(file);
+    let finished = programs::run(command, b"").await;
+    assert_eq!(finished.code, 1, "{finished:?}");
+    assert!(finished.errors.contains("ERROR failed to load: "), "{}", finished.errors);
+    assert!(!finished.errors.contains('\u{1b}'), "{}", finished.errors);
+}
