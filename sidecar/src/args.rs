@@ -7,6 +7,9 @@ use embark_crds::contract::{ADMIN_PORT, GRPC_PORT};
 
 use crate::telemetry::LogFormat;
 
+/// Where every command's help has what they share, behind its own options.
+const LOGS: &str = "Logs";
+
 /// Serves embeddings on CPUs, and remembers them.
 ///
 /// A model is described by an EmbeddingModel manifest, the same that `kubectl apply` takes in a cluster.
@@ -14,10 +17,10 @@ use crate::telemetry::LogFormat;
 #[command(name = "embark-sidecar", version, propagate_version = true)]
 pub struct Arguments {
     /// How log lines are written, to standard error.
-    #[arg(long, value_enum, default_value_t, global = true, env = "EMBARK_LOG_FORMAT")]
+    #[arg(long, value_enum, default_value_t, global = true, env = "EMBARK_LOG_FORMAT", help_heading = LOGS)]
     pub log_format: LogFormat,
     /// What is logged: error, warn, info, debug or trace; or a filter by module.
-    #[arg(long, default_value = "info", global = true, env = "EMBARK_LOG_LEVEL")]
+    #[arg(long, default_value = "info", global = true, env = "EMBARK_LOG_LEVEL", help_heading = LOGS)]
     pub log_level: String,
     /// What to do.
     #[command(subcommand)]
@@ -74,10 +77,10 @@ pub struct Embed {
     #[arg(long, env = "EMBARK_ADDRESS", default_value = "127.0.0.1:8081")]
     pub address: String,
     /// The model. May be left out when the server has one.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     pub model: String,
     /// The prompt's name; by default the model's default prompt.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     pub prompt: String,
     /// How many values of each vector; by default the model's.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

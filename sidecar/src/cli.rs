@@ -4,7 +4,7 @@
 pub mod check;
 pub mod embed;
 
-use std::{fmt, process::ExitCode};
+use std::{fmt, io, process::ExitCode};
 
 /// Why a command ended without success, as a sentence for people.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,5 +35,16 @@ impl fmt::Display for Failure {
                 write!(f, "{}{sentence}", if sentence.contains('\n') { "" } else { "error: " })
             }
         }
+    }
+}
+
+// === free functions ===
+
+/// Whether the reader of standard output still reads: one who has enough, as `head` does, is no failure.
+fn read_on(printed: io::Result<()>) -> Result<bool, Failure> {
+    match printed {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::Run(format!("standard output: {error}"))),
     }
 }

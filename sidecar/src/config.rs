@@ -63,8 +63,8 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with any of them, a line each.
     pub fn read(arguments: &args::Serve) -> Result<Self, Failure> {
-        let found = read_all(&arguments.manifest).map_err(|errors| usage(&errors))?;
-        let mut errors = duplicates(&found);
+        let (found, mut errors) = read_all(&arguments.manifest);
+        errors.extend(duplicates(&found));
         let mut models = Vec::new();
         for Found { path, manifest } in found {
             match model(&path, &manifest) {
@@ -73,7 +73,7 @@ impl Config {
             }
         }
         if !errors.is_empty() {
-            return Err(usage(&errors));
+            return Err(Failure::Usage(errors.join("\n")));
         }
         Ok(Config {
             listen: arguments.listen,
@@ -88,11 +88,9 @@ impl Config {
 
 // === free functions ===
 
-/// Every EmbeddingModel of files and folders.
-///
-/// # Errors
-/// What cannot be read, or is no EmbeddingModel; a line each.
-pub fn read_all(paths: &[PathBuf]) -> Result<Vec<Found>, Vec<String>> {
+/// Every EmbeddingModel of files and folders; and what cannot be read or is no EmbeddingModel, a line each. One bad file
+/// keeps nobody from being told of the others.
+pub fn read_all(paths: &[PathBuf]) -> (Vec<Found>, Vec<String>) {
     let (mut found, mut errors) = (Vec::new(), Vec::new());
     for path in paths {
         for file in files(path).unwrap_or_else(|error| {
@@ -109,7 +107,7 @@ pub fn read_all(paths: &[PathBuf]) -> Result<Vec<Found>, Vec<String>> {
         let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
         errors.push(format!("{}: no EmbeddingModel in it", paths.join(", ")));
     }
-    if errors.is_empty() { Ok(found) } else { Err(errors) }
+    (found, errors)
 }
 
 fn model(path: &Path, manifest: &Manifest) -> Result<ModelConfig, Vec<String>> {
@@ -169,8 +167,4 @@ fn read(path: &Path) -> Result<Vec<Found>, Vec<String>> {
         .map_err(|errors| errors.iter().map(|error| line(error)).collect::<Vec<_>>())?;
     let found = |manifest| Found { path: path.to_owned(), manifest };
     Ok(manifests.into_iter().map(found).collect())
-}
-
-fn usage(errors: &[String]) -> Failure {
-    Failure::Usage(errors.join("\n"))
 }

@@ -1,6 +1,6 @@
 //! The embark sidecar's binary.
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
 use clap::Parser as _;
 use embark_sidecar::args::{Arguments, Command};
@@ -14,7 +14,8 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{failure}");
+            // Nobody may listen there any more; the exit code says it too.
+            let _ = writeln!(std::io::stderr(), "{failure}");
             failure.exit_code()
         }
     }

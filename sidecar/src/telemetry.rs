@@ -1,6 +1,6 @@
 //! Logs, on standard error: text for people, JSON for machines.
 
-use std::panic::PanicHookInfo;
+use std::{io::IsTerminal as _, panic::PanicHookInfo};
 
 use clap::ValueEnum;
 use tracing_subscriber::{EnvFilter, fmt};
@@ -23,6 +23,8 @@ pub fn start(format: LogFormat, level: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(level)
         .map_err(|error| anyhow::anyhow!("--log-level: {level:?} is not a filter: {error}"))?;
     let logs = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // A log that nobody reads any more would be complained of on standard error, which panics then.
+    let logs = logs.log_internal_errors(false).with_ansi(std::io::stderr().is_terminal());
     let started = match format {
         LogFormat::Text => logs.try_init(),
         LogFormat::Json => logs.json().flatten_event(true).try_init(),

@@ -1,11 +1,18 @@
 //! The sidecar as its users have it: a process of its own, asked over gRPC, with real models.
 
+#![cfg(test)]
+
+mod bad_manifests;
+mod bad_models;
 mod cache;
+mod cli;
 mod drain;
 mod errors;
 mod goldens;
 mod identity;
 mod interop;
 mod invalidation;
+mod kills;
 mod loading;
+mod store_faults;
 mod surface;

@@ -1,10 +1,15 @@
-//! What the tests of the whole product share: real processes on real ports, and manifests for them.
+//! What the tests of the whole product share: real processes on real ports, and what they are given.
 
 pub mod manifest;
+pub mod mount;
+pub mod onnx;
 pub mod programs;
+pub mod random;
 pub mod raw;
 pub mod refusal;
 pub mod sidecar;
 
 pub use manifest::Manifest;
+pub use mount::Mount;
+pub use random::Random;
 pub use sidecar::Sidecar;

@@ -2,9 +2,22 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     sync::OnceLock,
 };
+
+use tokio::io::AsyncWriteExt as _;
+
+/// What came of a program that ran to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// Its exit code; -1: a signal ended it.
+    pub code: i32,
+    /// What it wrote to standard output.
+    pub output: String,
+    /// What it wrote to standard error.
+    pub errors: String,
+}
 
 /// The repository.
 pub fn root() -> &'static Path {
@@ -21,6 +34,34 @@ pub fn sidecar() -> &'static Path {
 pub fn operator() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| build("embark-operator"))
+}
+
+/// Runs the sidecar's binary to its end, with these arguments and this standard input.
+pub async fn embark(
+    arguments: impl IntoIterator<Item = impl AsRef<std::ffi::OsStr>>,
+    input: &[u8],
+) -> Finished {
+    let mut command = tokio::process::Command::new(sidecar());
+    command.args(arguments).env_remove("EMBARK_ADDRESS");
+    run(command, input).await
+}
+
+/// Runs a program to its end, with this standard input.
+pub async fn run(mut command: tokio::process::Command, input: &[u8]) -> Finished {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.kill_on_drop(true).spawn().expect("the program starts");
+    let mut stdin = child.stdin.take().expect("it is piped");
+    let written = async move {
+        // A program that reads no input may have ended before.
+        let _ = stdin.write_all(input).await;
+    };
+    let (output, ()) = tokio::join!(child.wait_with_output(), written);
+    let output = output.expect("the program ends");
+    Finished {
+        code: output.status.code().unwrap_or(-1),
+        output: String::from_utf8(output.stdout).expect("it prints UTF-8"),
+        errors: String::from_utf8(output.stderr).expect("it prints UTF-8"),
+    }
 }
 
 /// What `tests/run` says of a tool or a model by an environment variable.

@@ -39,6 +39,8 @@ pub struct Options {
     pub arguments: Vec<OsString>,
     /// What the command stands behind, such as `setpriv`.
     pub wrapper: Vec<OsString>,
+    /// Another copy of the binary.
+    pub program: Option<PathBuf>,
 }
 
 /// A sidecar that runs. Dropping it kills it.
@@ -85,14 +87,29 @@ impl Options {
         Options { manifests: vec![manifest.write(folder)], ..self.clone() }
     }
 
+    /// The same as a user who may write nowhere. The binary is copied to `folder`, which such a user must reach.
+    #[must_use]
+    pub fn as_nobody(mut self, folder: &Path) -> Self {
+        let program = folder.join("embark-sidecar");
+        std::fs::copy(programs::sidecar(), &program).expect("the binary can be copied");
+        self.program = Some(program);
+        let words = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+        self.wrapper = words.map(OsString::from).to_vec();
+        self
+    }
+
     fn command(&self) -> Command {
         let mut words = self.wrapper.clone();
-        words.push(programs::sidecar().into());
+        words.push(self.program.as_deref().unwrap_or_else(|| programs::sidecar()).into());
         let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).args(["serve", "--log-format", "json"]);
+        for address in ["--listen", "--admin-listen"] {
+            if !self.arguments.iter().any(|argument| argument == address) {
+                command.args([address, "127.0.0.1:0"]);
+            }
+        }
         command
-            .args(&words[1..])
-            .args(["serve", "--log-format", "json"])
-            .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir"])
+            .arg("--data-dir")
             .arg(&self.data)
             .arg("--manifest")
             .args(&self.manifests)
@@ -253,8 +270,13 @@ impl Sidecar {
     }
 
     /// Ends it by SIGTERM and waits until it has.
-    pub async fn stop(mut self) {
+    pub async fn stop(self) {
         self.signal("-TERM").await;
+        self.stopped().await;
+    }
+
+    /// Waits until it has ended in order.
+    pub async fn stopped(mut self) {
         let status = timeout(LIMIT, self.child.wait()).await.expect("it ends").expect("a status");
         assert!(status.success(), "ended with {status}:\n{}", self.log());
     }
@@ -284,7 +306,35 @@ impl Sidecar {
     }
 }
 
+// === impl Ended ===
+
+impl Ended {
+    /// Its exit code; -1: a signal ended it.
+    pub fn code(&self) -> i32 {
+        self.status.code().unwrap_or(-1)
+    }
+
+    /// What it said beside its log: the reason that it ended, line by line.
+    pub fn sentences(&self) -> Vec<&str> {
+        self.log.lines().filter(|line| !line.starts_with('{')).collect()
+    }
+}
+
 // === free functions ===
+
+/// Waits until a condition holds, looked at again and again.
+///
+/// # Panics
+/// It does not come to hold.
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let polled = timeout(LIMIT, async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(20));
+        while !holds().await {
+            ticks.tick().await;
+        }
+    });
+    assert!(polled.await.is_ok(), "it never came to be that {what}");
+}
 
 /// A request for texts that leaves everything else to the model.
 pub fn request(texts: &[&str]) -> EmbedRequest {
@@ -299,20 +349,6 @@ pub fn request_of(model: &str, texts: &[&str]) -> EmbedRequest {
 /// Texts as items.
 pub fn items(texts: &[&str]) -> Vec<Item> {
     texts.iter().map(|text| Item { input: Some(Input::Text((*text).to_owned())) }).collect()
-}
-
-/// Waits until the answer is yes.
-///
-/// # Panics
-/// It has not become yes in a minute.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut answer: impl FnMut() -> F) {
-    let mut turn = tokio::time::interval(Duration::from_millis(5));
-    let asking = async {
-        while !answer().await {
-            turn.tick().await;
-        }
-    };
-    assert!(timeout(LIMIT, asking).await.is_ok(), "waited in vain until {what}");
 }
 
 /// Waits for a time to pass, such as that to live.

@@ -16,8 +16,7 @@ use crate::{
 /// # Errors
 /// A manifest is wrong; every sentence has been printed.
 pub fn run(arguments: &args::Check) -> Result<(), Failure> {
-    let found = config::read_all(&arguments.file).map_err(|e| Failure::Run(e.join("\n")))?;
-    let mut wrong = Vec::new();
+    let (found, mut wrong) = config::read_all(&arguments.file);
     for Found { path, manifest } in found {
         let name = &manifest.metadata.name;
         let place = format!("{}: {name}", path.display());
@@ -62,6 +61,5 @@ fn said(targets: &str, contract: &embark_crds::contract::Contract) -> String {
 }
 
 fn print(line: &str) -> Result<(), Failure> {
-    writeln!(io::stdout().lock(), "{line}")
-        .map_err(|error| Failure::Run(format!("standard output: {error}")))
+    super::read_on(writeln!(io::stdout().lock(), "{line}")).map(drop)
 }

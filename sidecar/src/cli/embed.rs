@@ -57,13 +57,15 @@ pub async fn run(arguments: args::Embed) -> Result<(), Failure> {
     let mut refused = 0;
     while let Some((texts, embedded)) = calls.try_next().await? {
         refused += embedded.iter().filter(|one| one.error.is_some()).count();
-        print(&texts, &embedded)
-            .map_err(|error| Failure::Run(format!("standard output: {error}")))?;
+        if !super::read_on(print(&texts, &embedded))? {
+            break;
+        }
         progress.inc(texts.len() as u64);
     }
     progress.finish_and_clear();
     match refused {
         0 => Ok(()),
+        1 => Err(Failure::Run("1 text failed; its line says why".to_owned())),
         refused => Err(Failure::Run(format!("{refused} texts failed; their lines say why"))),
     }
 }

@@ -14,6 +14,10 @@ use crate::pb::client::{
 /// Bytes of the largest reply that is read.
 const REPLY_BYTES: usize = 64 * 1024 * 1024;
 
+/// Reasons that are about a single text. A call fails with one when all of its texts do.
+const TEXT_REASONS: [&str; 6] =
+    ["ITEM_KIND", "TEXT_EMPTY", "TEXT_TOO_LONG", "TEXT_NOT_UTF8", "NOT_FINITE", "INFERENCE"];
+
 /// A connection to a server.
 #[derive(Clone, Debug)]
 pub struct Client(EmbeddingServiceClient<Channel>);
@@ -86,21 +90,51 @@ impl Client {
     /// The server does not know it.
     pub async fn describe(&mut self, model: &str) -> Result<Description, CallFailed> {
         let request = GetModelRequest { model: model.to_owned() };
-        let model = self.0.get_model(request).await.map_err(sentence)?.into_inner().model;
+        let model =
+            self.0.get_model(request).await.map_err(|status| sentence(&status))?.into_inner().model;
         let model = model.ok_or_else(|| CallFailed("the server describes no model".to_owned()))?;
         let max_items = model.limits.map_or(1, |limits| limits.max_items) as usize;
         Ok(Description { name: model.name, max_items })
     }
 
-    /// Embeds a batch.
+    /// Embeds a batch; a text that fails does so alone.
     ///
     /// # Errors
-    /// The call as a whole failed.
+    /// The call failed for another reason than its texts.
     pub async fn embed(
         &mut self,
         texts: Vec<String>,
         options: &Options,
     ) -> Result<Vec<Embedded>, CallFailed> {
+        match self.call(texts.clone(), options).await {
+            Ok(embedded) => Ok(embedded),
+            Err(status) if is_of_texts(&status) => self.embed_one_by_one(texts, options).await,
+            Err(status) => Err(sentence(&status)),
+        }
+    }
+
+    /// Asks for each text what is wrong with it: a failing call says it of the first alone.
+    async fn embed_one_by_one(
+        &mut self,
+        texts: Vec<String>,
+        options: &Options,
+    ) -> Result<Vec<Embedded>, CallFailed> {
+        let mut all = Vec::with_capacity(texts.len());
+        for text in texts {
+            match self.call(vec![text], options).await {
+                Ok(embedded) => all.extend(embedded),
+                Err(status) if is_of_texts(&status) => all.push(Embedded::failed(&status)),
+                Err(status) => return Err(sentence(&status)),
+            }
+        }
+        Ok(all)
+    }
+
+    async fn call(
+        &mut self,
+        texts: Vec<String>,
+        options: &Options,
+    ) -> Result<Vec<Embedded>, Status> {
         let item = |text| Item { input: Some(Input::Text(text)) };
         let request = EmbedRequest {
             model: options.model.clone(),
@@ -109,8 +143,23 @@ impl Client {
             dimensions: options.dimensions.unwrap_or_default(),
             ..Default::default()
         };
-        let response: EmbedResponse = self.0.embed(request).await.map_err(sentence)?.into_inner();
+        let response: EmbedResponse = self.0.embed(request).await?.into_inner();
         Ok(response.results.into_iter().map(embedded).collect())
+    }
+}
+
+// === impl Embedded ===
+
+impl Embedded {
+    fn failed(status: &Status) -> Self {
+        Embedded {
+            vector: Vec::new(),
+            source: "",
+            age_ms: 0,
+            tokens: 0,
+            truncated: false,
+            error: Some(sentence(status).0),
+        }
     }
 }
 
@@ -128,7 +177,12 @@ fn embedded(result: ItemResult) -> Embedded {
     }
 }
 
-fn sentence(status: Status) -> CallFailed {
+fn is_of_texts(status: &Status) -> bool {
+    let info = status.get_details_error_info();
+    info.is_some_and(|info| TEXT_REASONS.contains(&info.reason.as_str()))
+}
+
+fn sentence(status: &Status) -> CallFailed {
     let reason = status.get_details_error_info().map(|info| info.reason);
     let name = reason.unwrap_or_else(|| format!("{:?}", status.code()));
     CallFailed(format!("{name}: {}", status.message()))

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use embark_crds::contract::{Contract, Input, OnMiss, Overlong};
+use embark_crds::contract::{Artifact, Contract, Input, Location, OnMiss, Overlong, ServingConfig};
 
-use super::refusal::Refusal;
+use super::{artifact::FetchCause, refusal::Refusal};
 
 /// Every part of the contract that this sidecar does not serve yet; empty: it serves all of it.
 pub fn unsupported(contract: &Contract) -> Vec<Refusal> {
-    let mut refusals = Vec::new();
+    let mut refusals = unsupported_artifacts(&contract.serving);
     let mut refuse = |asked: bool, field: &str, sentence: &str| {
         if asked {
             refusals.push(Refusal::new(field, sentence));
@@ -46,6 +46,28 @@ pub fn unsupported(contract: &Contract) -> Vec<Refusal> {
     refuse(stale, "spec.cache.staleWhileRevalidate", only_zero);
     refuse(policy.negative_ttl > Duration::ZERO, "spec.cache.negativeTTL", only_zero);
     refusals
+}
+
+/// Artifacts whose source cannot be fetched from yet. What a model of another input reads is not looked at: its input is
+/// refused.
+fn unsupported_artifacts(serving: &ServingConfig) -> Vec<Refusal> {
+    let tokenizer = match &serving.input {
+        Input::Text(text) => Some(("spec.input.text.tokenizer", &text.tokenizer)),
+        _ => None,
+    };
+    let artifacts = [("spec.model.source", &serving.model)].into_iter().chain(tokenizer);
+    artifacts.flat_map(|(field, artifact)| unsupported_parts(field, artifact)).collect()
+}
+
+fn unsupported_parts(field: &str, artifact: &Artifact) -> Vec<Refusal> {
+    let scheme = match &artifact.location {
+        Location::Builtin { .. } | Location::File { .. } | Location::Http { .. } => None,
+        other => Some(("uri", FetchCause::Scheme(other.scheme().to_owned()))),
+    };
+    let secret = artifact.has_secret.then_some(("secretRef", FetchCause::NotYet));
+    let bundle = artifact.has_ca_bundle.then_some(("caBundleRef", FetchCause::NotYet));
+    let refused = scheme.into_iter().chain(secret).chain(bundle);
+    refused.map(|(part, why)| Refusal::new(format!("{field}.{part}"), why.to_string())).collect()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use std::{
     fs::{self, File, TryLockError},
     io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -43,6 +44,13 @@ impl Folder {
                 Err(StoreError::Io { action: "lock the folder".to_owned(), source })
             }
         }
+    }
+
+    /// Whether the folder's lock file is still the one that was locked: the folder may be deleted or replaced at any time.
+    pub(super) fn is_locked_by(&self, lock: &File) -> bool {
+        let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let there = fs::metadata(self.0.join(LOCK)).map(identity);
+        there.is_ok_and(|there| lock.metadata().map(identity).is_ok_and(|held| held == there))
     }
 
     pub(super) fn meta(&self) -> PathBuf {

@@ -29,9 +29,7 @@ const FIT_TOTAL_PERCENT: u64 = 92;
 impl Writer {
     /// Brings the tier up.
     pub(super) fn open(&mut self) -> Result<(), StoreError> {
-        if self.lock.is_none() {
-            self.lock = Some(self.shared.folder.lock()?);
-        }
+        self.hold()?;
         let numbers = self.shared.folder.databases()?;
         self.shared.set_last_number(numbers.last().copied().unwrap_or(0));
         self.read_meta()?;
@@ -56,6 +54,15 @@ impl Writer {
         self.count()?;
         self.shared.publish(&self.pair);
         self.shared.set_state(DiskState::Healthy);
+        Ok(())
+    }
+
+    /// Takes the folder's lock, unless it is held: the folder may have been deleted or replaced since.
+    pub(super) fn hold(&mut self) -> Result<(), StoreError> {
+        let folder = &self.shared.folder;
+        if !self.lock.as_ref().is_some_and(|lock| folder.is_locked_by(lock)) {
+            self.lock = Some(folder.lock()?);
+        }
         Ok(())
     }
 

@@ -24,6 +24,7 @@ impl Writer {
     /// Counts bytes, and rotates when young is full.
     pub(super) fn count(&mut self) -> Result<(), StoreError> {
         self.uncounted = 0;
+        self.check_presence()?;
         let mut total = self.measure()?;
         let young = self.pair.young.as_ref().map_or(0, |young| young.number());
         let full = self.shared.folder.database_bytes(young)? >= self.share(YOUNG_PERCENT);
@@ -36,6 +37,21 @@ impl Writer {
             return Err(StoreError::Io { action: "make room".to_owned(), source });
         }
         Ok(())
+    }
+
+    /// Somebody may delete the folder of a store that is open. Its files then live on without names: they take space that
+    /// no count sees, and nothing of them is there at the next start.
+    fn check_presence(&mut self) -> Result<(), StoreError> {
+        let folder = &self.shared.folder;
+        let held = self.lock.as_ref().is_some_and(|lock| folder.is_locked_by(lock));
+        let mut young = self.pair.young.iter();
+        if held && young.all(|young| folder.database(young.number()).is_dir()) {
+            return Ok(());
+        }
+        // What is left may lack tombstones that were deleted.
+        self.discard_first = true;
+        let source = std::io::Error::other("they were deleted from outside");
+        Err(StoreError::Io { action: "look for its files".to_owned(), source })
     }
 
     fn rotate(&mut self) -> Result<(), StoreError> {

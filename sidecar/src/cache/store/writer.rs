@@ -201,15 +201,12 @@ impl Writer {
     }
 
     fn discard_all(&mut self) -> Result<(), StoreError> {
-        let folder = &self.shared.folder;
-        if folder.databases()?.is_empty() {
+        if self.shared.folder.databases()?.is_empty() {
             return Ok(());
         }
-        if self.lock.is_none() {
-            // Whoever else holds the folder, its databases are not ours to delete.
-            self.lock = Some(folder.lock()?);
-        }
-        folder.discard_all()
+        // Whoever else holds the folder, its databases are not ours to delete.
+        self.hold()?;
+        self.shared.folder.discard_all()
     }
 
     fn raise_items_until(&mut self, before_ms: u64) -> Result<(), StoreError> {

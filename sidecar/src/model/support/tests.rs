@@ -69,6 +69,29 @@ fn later_parts_of_the_cache_policy_are_refused_by_name() {
 }
 
 #[test]
+fn sources_that_cannot_be_fetched_from_are_refused_by_name() {
+    let bucket = || Location::ObjectStore { url: "s3://bucket/model.onnx".to_owned() };
+    let refused = after(|contract| {
+        contract.serving.model.location = bucket();
+        contract.serving.model.has_secret = true;
+        text(&mut contract.serving).tokenizer.location = bucket();
+        text(&mut contract.serving).tokenizer.has_ca_bundle = true;
+    });
+    let expected = [
+        "spec.model.source.uri",
+        "spec.model.source.secretRef",
+        "spec.input.text.tokenizer.uri",
+        "spec.input.text.tokenizer.caBundleRef",
+    ];
+    assert_eq!(refused, expected);
+    let mut contract = tiny();
+    contract.serving.model.location = bucket();
+    let sentence = unsupported(&contract)[0].to_string();
+    let supported = "is not supported yet; supported: builtin, file, http, https";
+    assert_eq!(sentence, format!("spec.model.source.uri: scheme \"s3\" {supported}"));
+}
+
+#[test]
 fn every_refusal_comes_at_once() {
     let mut contract = tiny();
     let input = || SelfTestInput::Text("a".to_owned());

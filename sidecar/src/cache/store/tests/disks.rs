@@ -78,6 +78,45 @@ async fn a_folder_that_is_a_file_switches_the_tier_off() {
 }
 
 #[tokio::test]
+async fn a_folder_that_is_deleted_while_open_is_noticed_and_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("model");
+    let opened = open(&folder, 8).await.healthy();
+    opened.put(1, entry(1, 5, 8)).await;
+    assert!(opened.store.flush(SOON).await);
+    fs::remove_dir_all(&folder).unwrap();
+    opened.put(2, entry(2, 5, 8)).await;
+    assert!(opened.store.flush(SOON).await);
+    let message = opened.message();
+    assert!(message.contains(&folder.display().to_string()), "{message}");
+    assert!(message.contains("deleted from outside"), "{message}");
+    until(&opened, true).await;
+    assert_eq!(opened.created(1), None);
+    opened.put(1, entry(1, 6, 8)).await;
+    assert!(opened.store.flush(SOON).await);
+    assert_eq!(opened.created(1), Some(6));
+    assert!(folder.join("meta.json").is_file());
+}
+
+#[tokio::test]
+async fn a_database_that_is_deleted_while_open_takes_the_other_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("model");
+    let opened = open(&folder, 2048).await.healthy();
+    let mut filler = 1_000;
+    opened.put(1, entry(1, 5, 2048)).await;
+    opened.rotate(&mut filler, 2048).await;
+    let young = Folder::new(folder.clone()).databases().unwrap().pop().unwrap();
+    fs::remove_dir_all(Folder::new(folder).database(young)).unwrap();
+    opened.put(2, entry(2, 5, 2048)).await;
+    assert!(opened.store.flush(SOON).await);
+    assert!(opened.message().contains("deleted from outside"), "{}", opened.message());
+    until(&opened, true).await;
+    // A tombstone of it may have been in the deleted one.
+    assert_eq!(opened.created(1), None);
+}
+
+#[tokio::test]
 async fn a_read_only_folder_switches_the_tier_off_and_rules_do_not_last() {
     let dir = tempfile::tempdir().unwrap();
     let mount = Mount::tmpfs(dir.path().join("disk"), "size=32m");
