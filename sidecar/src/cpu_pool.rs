@@ -47,7 +47,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_an_error_and_the_pool_goes_on() {
         let pool = CpuPool::new(NonZeroUsize::MIN);
-        let error = pool.run(|| panic!("on purpose")).await.map(|()| ()).unwrap_err();
+        let error = pool.run::<()>(|| panic!("on purpose")).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::WorkerLost);
         assert_eq!(pool.run(|| 7).await.unwrap(), 7);
     }

@@ -4,9 +4,21 @@
 //! packed floats and strings. The client's messages are the public ones.
 
 #[expect(missing_docs, reason = "generated: the .proto documents it")]
+#[expect(
+    clippy::allow_attributes_without_reason,
+    clippy::too_many_arguments,
+    reason = "generated"
+)]
 #[rustfmt::skip]
 pub mod client;
 #[expect(missing_docs, reason = "generated: the .proto documents it")]
+#[expect(
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    clippy::too_many_arguments,
+    clippy::too_many_lines,
+    reason = "generated"
+)]
 #[rustfmt::skip]
 pub mod server;
 

@@ -1,6 +1,8 @@
 //! The generated protobuf code and the descriptor that reflection serves are committed; this fails when they drift from
 //! the .proto. `BLESS=1 cargo test -p embark-sidecar --test generated` writes them anew. No protoc is needed.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests, which panic")]
+
 use std::{fs, path::Path};
 
 use prost::Message as _;

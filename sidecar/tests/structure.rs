@@ -1,5 +1,7 @@
 //! The walls between the sidecar's modules: what only one of them may name. And what it must not hold at all.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests, which panic")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

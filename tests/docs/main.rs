@@ -1,6 +1,8 @@
 //! The documents are true: every command of theirs is run, in their order, in a network namespace of its own, where the
 //! default ports are free. Needs root, or a system that lets users make namespaces.
 
+#![cfg(test)]
+
 use std::{
     fs,
     os::unix::fs::symlink,

@@ -171,7 +171,7 @@ async fn live_and_die(
     for _ in 0..TASKS {
         let client = sidecar.embeddings().await;
         let signals = (replies.clone(), killed.subscribe());
-        let mix = (Random::new(random.next()), old);
+        let mix = (Random::new(random.number()), old);
         tasks.spawn(embed_until_killed(client, Arc::clone(reference), mix, signals));
     }
     let last = random.below(120);

@@ -9,7 +9,7 @@ use embark_tests::{
     Manifest, Sidecar,
     manifest::TINY_SHA256,
     refusal,
-    sidecar::{Options, request, request_of, sources},
+    sidecar::{Options, request, request_of, sources, until},
 };
 use prost::Message as _;
 use prost_types::{
@@ -18,7 +18,9 @@ use prost_types::{
 };
 use serde_json::json;
 use tonic::Code;
-use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 use tonic_reflection::pb::{v1, v1alpha};
 
 const SYMBOL: &str = "embark.v1.ItemResult";
@@ -106,8 +108,12 @@ async fn health_knows_the_process_its_services_and_each_model() {
     let mut health = HealthClient::new(sidecar.channel().await);
     for service in ["", "embark.v1.EmbeddingService", "embark.v1.CacheService", "tiny"] {
         let request = HealthCheckRequest { service: service.to_owned() };
-        let status = health.check(request).await.unwrap().into_inner().status();
-        assert_eq!(status.as_str_name(), "SERVING", "{service:?}");
+        let serving = async || {
+            let answer = health.clone().check(request.clone()).await.unwrap().into_inner();
+            answer.status() == ServingStatus::Serving
+        };
+        // Health follows readiness, a moment behind.
+        until(&format!("{service:?} is served"), serving).await;
     }
     let unknown = HealthCheckRequest { service: "other".to_owned() };
     assert_eq!(health.check(unknown.clone()).await.unwrap_err().code(), Code::NotFound);

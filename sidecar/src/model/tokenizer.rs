@@ -32,6 +32,7 @@ const SAMPLE: &str = "A short text to try the model.";
 #[derive(Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    max_tokens: usize,
     facts: TokenizerFacts,
 }
 
@@ -72,9 +73,9 @@ impl Tokenizer {
             None => return Err(Refusal::new(FIELD, "the file's vocabulary is empty")),
         };
         inner.with_padding(None);
-        truncate_to(&mut inner, text.max_tokens)?;
+        let max_tokens = truncate_to(&mut inner, text.max_tokens)?;
         let facts = TokenizerFacts { highest_id, pad_id, sample: Vec::new() };
-        let mut tokenizer = Tokenizer { inner, facts };
+        let mut tokenizer = Tokenizer { inner, max_tokens, facts };
         tokenizer.facts.sample = match tokenizer.encode("", SAMPLE) {
             Ok(row) => row.ids,
             // A vocabulary of another script, which drops what it does not know.
@@ -111,8 +112,10 @@ impl Tokenizer {
             let allowed = "has no token that the model reads";
             return Err(Error::of_field(ErrorKind::TextEmpty, "text", text, allowed));
         }
-        let truncated = !encoding.get_overflowing().is_empty();
-        Ok(Row { ids: encoding.get_ids().to_vec(), truncated })
+        let mut ids = encoding.get_ids().to_vec();
+        let truncated = !encoding.get_overflowing().is_empty() || ids.len() > self.max_tokens;
+        ids.truncate(self.max_tokens);
+        Ok(Row { ids, truncated })
     }
 }
 
@@ -140,7 +143,8 @@ fn bound_word_search(inner: &tokenizers::Tokenizer) -> Result<(), Refusal> {
     }
 }
 
-fn truncate_to(inner: &mut tokenizers::Tokenizer, max_tokens: u32) -> Result<(), Refusal> {
+/// Makes the crate cut rows, and gives the most tokens of one.
+fn truncate_to(inner: &mut tokenizers::Tokenizer, max_tokens: u32) -> Result<usize, Refusal> {
     let field = "spec.input.text.maxTokens";
     let max_length = usize::try_from(max_tokens).unwrap_or(usize::MAX);
     let special = inner.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
@@ -150,14 +154,17 @@ fn truncate_to(inner: &mut tokenizers::Tokenizer, max_tokens: u32) -> Result<(),
             format!("{max_tokens} leaves no room beside the tokenizer's {special} special tokens");
         return Err(Refusal::new(field, sentence));
     }
+    // The crate reads no further than to the word that fills a row. Where no special token takes room, a text that is cut
+    // there looks like one that ends there: one token more tells them apart.
+    let read = if special == 0 { max_length.saturating_add(1) } else { max_length };
     let truncation = TruncationParams {
         direction: TruncationDirection::Right,
-        max_length,
+        max_length: read,
         strategy: TruncationStrategy::LongestFirst,
         stride: 0,
     };
     match inner.with_truncation(Some(truncation)) {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(max_length),
         Err(error) => Err(Refusal::new(field, format!("{max_tokens}: {}", quote(error)))),
     }
 }

@@ -177,6 +177,16 @@ fn the_largest_texts_are_cut_by_vocabularies_of_other_kinds() {
 }
 
 #[test]
+fn a_row_without_special_tokens_that_is_just_full_is_cut_only_when_more_follows() {
+    let spaces = json!({"type": "Whitespace"});
+    let tokenizer = Tokenizer::load(&of_model(byte_pairs(), spaces), &input(3)).unwrap();
+    for (text, truncated) in [("b b b", false), ("b b b b", true), ("b b bb", true)] {
+        let row = tokenizer.encode("", text).unwrap();
+        assert_eq!((row.ids.as_slice(), row.truncated), (&[1, 1, 1][..], truncated), "{text:?}");
+    }
+}
+
+#[test]
 fn the_largest_text_is_cut_to_the_shortest_row() {
     // Every window beyond the first is made and thrown away by the crate: here there are a quarter of a million.
     let row = tokenizer(3).encode("", &"#".repeat(256 * 1024)).unwrap();
