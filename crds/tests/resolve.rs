@@ -50,6 +50,18 @@ fn table() -> Table {
     serde_saphyr::from_str(include_str!("specs.yaml")).expect("the table is YAML")
 }
 
+/// What is cached is found by this. A change of it must have been meant.
+#[test]
+fn the_space_of_the_quick_start_is_what_it_always_was() {
+    let text = include_str!("../../examples/quickstart.yaml");
+    let manifest = &embark_crds::manifest::read(text).unwrap()[0];
+    let contract = resolve(&manifest.metadata.name, &manifest.spec, Target::Local).unwrap();
+    assert_eq!(
+        embark_crds::digest::SpaceId::of(&contract.serving).to_string(),
+        "d8e6499d4ef7158f38cfa3d894b2e7d1794a6a747efa752a09b3fa51c9e977fd"
+    );
+}
+
 #[test]
 fn every_row_of_the_table_gets_its_verdict() {
     let Table { base, rows } = table();

@@ -33,7 +33,7 @@ pub enum CacheMode {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CachePolicy {
-    /// [`VERSION`] of the writer.
+    /// [`VERSION`](super::VERSION) of the writer.
     pub version: u32,
     /// How long an entry is fresh, from the start of its computation.
     #[serde(with = "milliseconds")]

@@ -2,7 +2,7 @@
 //!
 //! sled's databases are disposable here: every failure of sled, panics included, is an error value, and what was damaged
 //! is deleted. What keeps vectors right (checksums, rules, limits, markers) is in the files below, which see a
-//! [`Database`] as a map of bytes.
+//! `Database` as a map of bytes.
 
 mod folder;
 mod handle;
