@@ -122,15 +122,15 @@ impl Call<'_> {
 // === free functions ===
 
 fn expect_space(model: &ServedModel, expected: Option<&str>) -> Result<(), Error> {
+    let Some(expected) = expected else {
+        return Ok(());
+    };
     let space = model.space.to_string();
-    match expected {
-        Some(expected) if expected != space => {
-            let allowed = format!("is not the space of model {:?}, which is {space}", model.name());
-            let kind = ErrorKind::SpaceMismatch;
-            Err(Error::of_field(kind, "expect_space_id", expected, allowed))
-        }
-        _ => Ok(()),
+    if expected == space {
+        return Ok(());
     }
+    let allowed = format!("is not the space of model {:?}, which is {space}", model.name());
+    Err(Error::of_field(ErrorKind::SpaceMismatch, "expect_space_id", expected, allowed))
 }
 
 /// The text of the prompt that a request names, of the default one, or nothing.
