@@ -118,10 +118,18 @@ impl ServedModel {
         self.progress.subscribe()
     }
 
-    /// Notes how far it is.
+    /// Notes how far it is. Ready and failed are the end: a load that was given up may still report stages after it.
     pub fn set_progress(&self, state: State, message: String) {
-        self.metrics.ready.set((state == State::Ready).into());
-        self.progress.send_replace(Progress { state, message });
+        let noted = self.progress.send_if_modified(|progress| {
+            let open = !matches!(progress.state, State::Ready | State::Failed);
+            if open {
+                *progress = Progress { state, message };
+            }
+            open
+        });
+        if noted {
+            self.metrics.ready.set((state == State::Ready).into());
+        }
     }
 
     /// Brings gauges that nobody sets as they change up to date.

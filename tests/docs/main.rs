@@ -1,4 +1,4 @@
-//! The documents are true: every command of theirs is run, in their order, in a network namespace of its own, where the
+//! The README is true: every command of it is run, in their order, in a network namespace of its own, where the
 //! default ports are free. Needs root, or a system that lets users make namespaces.
 
 #![cfg(test)]

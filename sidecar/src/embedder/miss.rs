@@ -13,7 +13,7 @@ use crate::{
     error::{Error, ErrorKind},
     input::Text,
     key::CacheKey,
-    metrics::{Source, Stage},
+    metrics::{ModelMetrics, Source, Stage},
     served::Runtime,
 };
 
@@ -50,7 +50,7 @@ struct Hop {
     runtime: Arc<Runtime>,
     operation: Arc<Operation>,
     prefix: String,
-    now_ms: u64,
+    metrics: ModelMetrics,
 }
 
 /// Answers every miss. Equal ones are computed once.
@@ -66,7 +66,7 @@ pub(super) async fn answer(
         runtime: Arc::clone(call.runtime),
         operation: Arc::new(call.runtime.cache.begin()),
         prefix: call.prefix.to_owned(),
-        now_ms: call.now_ms,
+        metrics: call.model.metrics.clone(),
     };
     match pool.run(move || hop.prepare(leads)).await {
         Ok(prepared) => gather(call, prepared, answers).await,
@@ -140,10 +140,12 @@ fn coalesced(lead: EmbeddedItem) -> EmbeddedItem {
 impl Hop {
     fn prepare(self, leads: Vec<Lead>) -> Prepared {
         let started = Instant::now();
+        // Not the time of the call: it may have waited for its turn here, and entries are judged by the present.
+        let now_ms = self.runtime.cache.now_ms();
         let mut steps = Vec::with_capacity(leads.len());
         let mut missing = Vec::with_capacity(leads.len());
         for lead in leads {
-            match self.runtime.cache.lookup_disk(&self.operation, &lead.key, self.now_ms) {
+            match self.runtime.cache.lookup_disk(&self.operation, &lead.key, now_ms) {
                 Some(hit) => steps.push((lead.index, Step::OnDisk(hit))),
                 None => missing.push(lead),
             }
@@ -162,7 +164,9 @@ impl Hop {
     /// Tokenises an item and queues it.
     fn queue(&self, lead: Lead) -> Result<Step, Error> {
         let place = lead.place.map_err(full)?;
+        let begun = Instant::now();
         let row = self.runtime.tokenizer.encode(&self.prefix, lead.text.as_str())?;
+        self.metrics.stage(Stage::Preprocess, begun.elapsed().as_secs_f64());
         let (reply, outcome) = oneshot::channel();
         let (cache, operation) = (Arc::clone(&self.runtime.cache), Arc::clone(&self.operation));
         let remember = move |embedding: &Embedding| {

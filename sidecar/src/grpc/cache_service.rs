@@ -91,8 +91,8 @@ fn keys(model: &ServedModel, items: Vec<Item>) -> Result<Vec<CacheKey>, Error> {
     Ok(keys)
 }
 
-/// The time up to which entries are forgotten, in milliseconds: the one given, rounded up so that it covers what it names,
-/// or now.
+/// The time up to which entries are forgotten, in milliseconds: the one given, or now. Parts of a millisecond are dropped,
+/// as they are where entries are dated, so that an entry begun at the time itself is covered.
 fn before(given: Option<Timestamp>, now_ms: u64) -> Result<u64, Error> {
     let Some(given) = given else {
         return Ok(now_ms);
@@ -101,8 +101,7 @@ fn before(given: Option<Timestamp>, now_ms: u64) -> Result<u64, Error> {
     let wrong = |allowed: &str| Error::of_field(ErrorKind::Malformed, "before", &shown, allowed);
     let time = SystemTime::try_from(given).map_err(|_| wrong("is not a time"))?;
     let since = time.duration_since(UNIX_EPOCH).map_err(|_| wrong("is before 1970"))?;
-    let up = since + Duration::from_nanos(999_999);
-    let before_ms = u64::try_from(up.as_millis()).map_err(|_| wrong("is not a time"))?;
+    let before_ms = u64::try_from(since.as_millis()).map_err(|_| wrong("is not a time"))?;
     if before_ms > now_ms {
         return Err(wrong("is in the future; at most the present is allowed"));
     }
@@ -127,9 +126,9 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_a_millisecond_counts_as_a_whole_one() {
-        assert_eq!(before(at(1, 1), 5_000), Ok(1_001));
-        assert_eq!(before(at(1, 0), 5_000), Ok(1_000));
+    fn a_part_of_the_present_millisecond_is_not_the_future() {
+        assert_eq!(before(at(5, 400_000), 5_000), Ok(5_000));
+        assert_eq!(before(at(1, 999_999), 5_000), Ok(1_000));
     }
 
     #[test]

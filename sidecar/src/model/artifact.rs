@@ -19,6 +19,7 @@ use bytes::Bytes;
 use embark_crds::contract::{Artifact, Location, Sha256};
 use parking_lot::Mutex;
 use sha2::Digest;
+use tokio::io::AsyncWriteExt as _;
 use tracing::warn;
 
 mod builtin;
@@ -297,6 +298,8 @@ impl FetchError {
 
 impl Temporary {
     async fn keep_as(mut self, path: &Path) -> io::Result<()> {
+        // sync_all alone would lose the error of a write that is still under way.
+        self.file.flush().await?;
         self.file.sync_all().await?;
         tokio::fs::rename(&self.path, path).await?;
         self.kept = true;

@@ -1,4 +1,4 @@
-//! The use case of this room: a contract becomes a model that can be run. Fetch, verify, check, parse, try out.
+//! The use case of this module: a contract becomes a model that can be run. Fetch, verify, check, parse, try out.
 
 use std::{path::Path, sync::Arc, time::Duration};
 

@@ -32,6 +32,9 @@ pub fn unsupported(contract: &Contract) -> Vec<Refusal> {
     refuse(!serving.self_test.is_empty(), "spec.selfTest", "is not supported yet; leave it out");
     refuse(serving.endpoint.is_some(), "spec.endpoint", "is not supported yet; leave it out");
 
+    let delay = serving.batching.max_delay > Duration::ZERO;
+    refuse(delay, "spec.batching.maxDelay", "is not supported yet; supported: 0ms");
+
     let policy = &contract.policy;
     let on_miss = match policy.on_miss {
         OnMiss::Wait => "",

@@ -1,4 +1,4 @@
-//! What the tests of this room share: a contract of the tiny model, and its files.
+//! What the tests of this module share: a contract of the tiny model, and its files.
 
 use std::{num::NonZeroU32, time::Duration};
 

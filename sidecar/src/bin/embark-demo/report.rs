@@ -102,7 +102,7 @@ impl<'a> Report<'a> {
         let (grpc, admin) = (&server.grpc, &server.admin);
         print(&format!(
             "\nThe server is still running; Ctrl-C ends it. Try, in another terminal:\n\
-             \n  cargo run -q -p embark-sidecar -- embed --address {grpc} --model {MODEL} \"Hello, world.\"\n  \
+             \n  cargo run -q --bin embark-sidecar -- embed --address {grpc} --model {MODEL} \"Hello, world.\"\n  \
              curl http://{admin}/status\n  curl http://{admin}/metrics\n  \
              grpcurl -plaintext -d '{{\"model\":\"{MODEL}\",\"items\":[{{\"text\":\"Hello, world.\"}}]}}' \\\n    \
              {grpc} embark.v1.EmbeddingService/Embed\n"

@@ -1,4 +1,4 @@
-//! Files of `http://` and `https://` servers: streamed, hashed on the way, bounded in size, time and tries.
+//! Files of `http://` and `https://` servers: streamed, hashed on the way, bounded in size, idle time and tries.
 
 use std::{sync::OnceLock, time::Duration};
 

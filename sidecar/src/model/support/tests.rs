@@ -103,3 +103,10 @@ fn every_refusal_comes_at_once() {
     let sentences: Vec<String> = unsupported(&contract).iter().map(ToString::to_string).collect();
     assert_eq!(sentences[2], "spec.cache.onMiss: Fail is not supported yet; supported: Wait");
 }
+
+#[test]
+fn waiting_for_more_rows_is_refused_by_name() {
+    let delay = Duration::from_millis(1);
+    let refused = after(|contract| contract.serving.batching.max_delay = delay);
+    assert_eq!(refused, ["spec.batching.maxDelay"]);
+}
