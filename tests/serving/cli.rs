@@ -433,3 +433,15 @@ async fn a_log_for_people_has_colours_on_a_terminal_alone() {
     assert!(finished.errors.contains("ERROR failed to load: "), "{}", finished.errors);
     assert!(!finished.errors.contains('\u{1b}'), "{}", finished.errors);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scheme_that_is_not_served_is_refused_by_name() {
+    for scheme in ["https", "ftp"] {
+        let mut command = Command::new(programs::sidecar());
+        command.args(["embed", "--address", &format!("{scheme}://127.0.0.1:9"), "a text"]);
+        let finished = programs::run(command, b"").await;
+        let sentence = format!("scheme {scheme:?} is not supported yet; only http is");
+        assert_eq!(finished.errors, format!("error: --address: {sentence}\n"));
+        assert_eq!(finished.code, 1);
+    }
+}

@@ -72,9 +72,14 @@ impl Client {
     /// # Errors
     /// It is no address, or nothing answers there.
     pub async fn connect(address: &str) -> Result<Self, CallFailed> {
-        let uri = match address.contains("://") {
-            true => address.to_owned(),
-            false => format!("http://{address}"),
+        let uri = match address.split_once("://") {
+            None => format!("http://{address}"),
+            Some(("http", _)) => address.to_owned(),
+            Some((scheme, _)) => {
+                let sentence =
+                    format!("--address: scheme {scheme:?} is not supported yet; only http is");
+                return Err(CallFailed(sentence));
+            }
         };
         let endpoint = Endpoint::from_shared(uri)
             .map_err(|_| CallFailed(format!("--address: {address:?} is not HOST:PORT")))?;

@@ -40,7 +40,7 @@ impl<'a> Report<'a> {
     /// Says what runs.
     pub(crate) fn started(&self, server: &Server) {
         print(&format!(
-            "$ {}\n  gRPC on {}, admin on {}; {} sentences of examples/sentences.txt\n",
+            "started: {}\n  gRPC on {}, admin on {}; {} sentences of examples/sentences.txt\n",
             server.command,
             server.grpc,
             server.admin,
