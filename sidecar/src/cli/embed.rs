@@ -39,7 +39,7 @@ pub async fn run(arguments: args::Embed) -> Result<(), Failure> {
     let failed = |error: CallFailed| Failure::Run(error.to_string());
     let args::Embed { address, model, prompt, dimensions, text } = arguments;
     let mut client = Client::connect(&address).await.map_err(failed)?;
-    let most = client.describe(&model).await.map_err(failed)?.max_items;
+    let most = client.max_items(&model).await.map_err(failed)?;
     // Whoever types lines wants each answered; whoever pipes them wants them answered fast.
     let typed = text.is_empty() && io::stdin().is_terminal();
     let (batch, in_flight) = if typed { (1, 1) } else { (most.clamp(1, BATCH), IN_FLIGHT) };

@@ -50,15 +50,6 @@ pub struct Embedded {
     pub error: Option<String>,
 }
 
-/// What a server says of a model.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Description {
-    /// Its name.
-    pub name: String,
-    /// The most items of a batch.
-    pub max_items: usize,
-}
-
 /// The server could not be reached, or refused; a sentence.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -89,17 +80,16 @@ impl Client {
         Ok(Client(EmbeddingServiceClient::new(channel).max_decoding_message_size(REPLY_BYTES)))
     }
 
-    /// What the server says of a model; an empty name means the only one.
+    /// The most items of a batch for a model; an empty name means the only one.
     ///
     /// # Errors
     /// The server does not know it.
-    pub async fn describe(&mut self, model: &str) -> Result<Description, CallFailed> {
+    pub async fn max_items(&mut self, model: &str) -> Result<usize, CallFailed> {
         let request = GetModelRequest { model: model.to_owned() };
         let model =
             self.0.get_model(request).await.map_err(|status| sentence(&status))?.into_inner().model;
         let model = model.ok_or_else(|| CallFailed("the server describes no model".to_owned()))?;
-        let max_items = model.limits.map_or(1, |limits| limits.max_items) as usize;
-        Ok(Description { name: model.name, max_items })
+        Ok(model.limits.map_or(1, |limits| limits.max_items) as usize)
     }
 
     /// Embeds a batch; a text that fails does so alone.

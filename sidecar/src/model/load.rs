@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use embark_crds::contract::{Input, ServingConfig, Sha256, TextInput};
+use embark_crds::contract::{Input, ServingConfig, TextInput};
 use tokio::sync::oneshot;
 use tracing::info;
 
@@ -24,8 +24,6 @@ pub struct LoadedModel {
     pub tokenizer: Arc<Tokenizer>,
     /// Makes vectors of rows; fork it for another thread.
     pub engine: Box<dyn Engine>,
-    /// The digest of the model's file.
-    pub digest: Sha256,
 }
 
 /// How far a model is. The states follow each other in this order, and [`State::Failed`] may follow any.
@@ -129,13 +127,12 @@ impl LoadError {
 impl Files {
     fn load(self, on_state: &OnState) -> Result<LoadedModel, Refusal> {
         on_state(State::Loading);
-        let digest = self.serving.model.sha256;
         let tokenizer = Tokenizer::load(&self.tokenizer, &self.text)?;
         drop(self.tokenizer);
         let engine = tract::load(self.model, &self.serving, tokenizer.facts())?;
         on_state(State::Warming);
         engine.probe(&self.serving, tokenizer.facts())?;
-        Ok(LoadedModel { tokenizer: Arc::new(tokenizer), engine: Box::new(engine), digest })
+        Ok(LoadedModel { tokenizer: Arc::new(tokenizer), engine: Box::new(engine) })
     }
 }
 
