@@ -36,7 +36,7 @@ pub const HTTP_PORT: u16 = 8080;
 /// The most bytes that one reply may hold, so that a client with gRPC's default limit of 4 MiB can read it.
 const REPLY_BYTES: usize = 4 * 1024 * 1024 - 64 * 1024;
 /// The most items of one request, whatever their size.
-const MAX_REQUEST_ITEMS: usize = 1024;
+pub const MAX_REQUEST_ITEMS: usize = 1024;
 /// Bytes that an item's result may take beside its vector.
 const RESULT_OVERHEAD_BYTES: usize = 512;
 

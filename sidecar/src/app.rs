@@ -209,10 +209,10 @@ async fn serve_grpc(
 ) {
     // Before the first call is answered.
     health.say().await;
-    let following = tokio::spawn(health.follow(stopped.clone()));
-    if let Err(error) = grpc::server::serve(listener, services, stopped).await {
-        warn!("gRPC ended: {error}");
-        following.abort();
+    let following = health.follow(stopped.clone());
+    let ((), served) = tokio::join!(following, grpc::server::serve(listener, services, stopped));
+    if let Err(error) = served {
+        warn!(error = &error as &dyn std::error::Error, "gRPC ended");
     }
 }
 

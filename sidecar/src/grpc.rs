@@ -1,5 +1,6 @@
 //! The wire: gRPC messages to domain values and back. Nothing outside of it knows protobuf.
 
+mod bounds;
 mod cache_service;
 pub mod client;
 pub mod codec;

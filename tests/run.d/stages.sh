@@ -42,7 +42,7 @@ stage_packages() {
     local -a packages=()
     local pair python
     # command:package
-    for pair in cc:gcc git:git shellcheck:shellcheck mkfs.ext4:e2fsprogs mount:mount setpriv:util-linux \
+    for pair in cc:gcc git:git shellcheck:shellcheck mkfs.ext4:e2fsprogs mount:mount setpriv:util-linux prlimit:util-linux \
         ip:iproute2 curl:curl; do
         command -v "${pair%%:*}" >/dev/null || packages+=("${pair#*:}")
     done

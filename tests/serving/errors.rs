@@ -29,7 +29,7 @@ async fn a_request_that_is_wrong_as_a_whole_is_refused_by_its_field() {
     let dimensions = |dimensions| EmbedRequest { dimensions, ..request(&["a"]) };
     for (wrong, code, reason, [field, value, allowed]) in [
         (request(&[]), BAD, "ITEMS_EMPTY", ["items", "0", "1 to 1024"]),
-        (request(&many), BAD, "TOO_MANY_ITEMS", ["items", "1025", "1 to 1024"]),
+        (request(&many), BAD, "TOO_MANY_ITEMS", ["items", "1025", "at most 1024"]),
         (request_of("other", &["a"]), Code::NotFound, "MODEL_UNKNOWN", ["model", "other", "tiny"]),
         (prompt("nope"), BAD, "PROMPT_UNKNOWN", ["prompt", "nope", "query, passage"]),
         (
@@ -203,6 +203,18 @@ async fn a_frame_that_is_no_message_is_the_callers_fault_and_names_the_field() {
     let mut later = request(&["a"]).encode_to_vec();
     later.extend([0xf8, 0x07, 1]);
     assert_eq!(raw::embed(&sidecar, later).await.unwrap().results.len(), 1);
+    sidecar.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sixteen_million_empty_items_are_counted_before_they_take_memory() {
+    let (_folder, sidecar) = serve().await;
+    let before = sidecar.peak_memory();
+    let refused = raw::embed(&sidecar, [0x12, 0].repeat(16_000_000)).await.unwrap_err();
+    refusal::metadata(&refused, BAD, "TOO_MANY_ITEMS");
+    let grown = sidecar.peak_memory() - before;
+    // The frame itself, with the room that its buffer grew by.
+    assert!(grown < 200 << 20, "{grown} bytes for a frame of 32 MB");
     sidecar.stop().await;
 }
 

@@ -9,7 +9,7 @@ use embark_tests::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     sync::Notify,
 };
 use tonic::Code;
@@ -87,6 +87,28 @@ async fn a_model_that_fails_says_why_and_the_other_serves() {
     sidecar.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_whose_source_is_away_is_served_once_it_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    // A port that nobody listens on: it was free a moment ago, and is held without listening.
+    let held = TcpSocket::new_v4().unwrap();
+    held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = format!("http://{}/model.onnx", held.local_addr().unwrap());
+    let manifest = Manifest::tiny("tiny").with("/spec/model/source/uri", url.as_str());
+    let sidecar = Sidecar::start_listening(&Options::new(folder.path(), &manifest)).await;
+    sidecar.wait_for_line_with("not loaded yet, tried again in").await;
+    let (code, why) = sidecar.get("/ready").await;
+    assert!(code == 503 && why.contains(&url), "{why}");
+    let state = state(&sidecar, "tiny").await;
+    assert!(matches!(state, ModelState::Pending | ModelState::Fetching), "{state:?}");
+    let refused = sidecar.call(request_of("tiny", &["a"])).await.unwrap_err();
+    refusal::metadata(&refused, Code::Unavailable, "MODEL_NOT_READY");
+    serve_model(held.listen(1).unwrap(), None);
+    sidecar.wait_until_ready().await;
+    assert_eq!(sidecar.embed(&["a"]).await.len(), 1);
+    sidecar.stop().await;
+}
+
 async fn state(sidecar: &Sidecar, model: &str) -> ModelState {
     sidecar.model(model).await.unwrap().state()
 }
@@ -106,18 +128,24 @@ async fn slow_source() -> (String, Arc<Notify>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/model.onnx", listener.local_addr().unwrap());
     let gate = Arc::new(Notify::new());
-    let opened = Arc::clone(&gate);
+    serve_model(listener, Some(Arc::clone(&gate)));
+    (url, gate)
+}
+
+/// Answers one request with the tiny model, once `gate` is open.
+fn serve_model(listener: TcpListener, gate: Option<Arc<Notify>>) {
     let file = programs::root().join("examples/models/tiny-static-minilm/model.onnx");
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut request = [0; 4096];
         let read = stream.read(&mut request).await.unwrap();
         assert!(request[..read].starts_with(b"GET /model.onnx "));
-        opened.notified().await;
+        if let Some(gate) = gate {
+            gate.notified().await;
+        }
         let body = std::fs::read(file).unwrap();
         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
         stream.write_all(head.as_bytes()).await.unwrap();
         stream.write_all(&body).await.unwrap();
     });
-    (url, gate)
 }

@@ -6,6 +6,7 @@ mod bad_manifests;
 mod bad_models;
 mod cache;
 mod cli;
+mod connections;
 mod drain;
 mod errors;
 mod goldens;

@@ -172,6 +172,15 @@ impl Sidecar {
         self.child.id().expect("it runs")
     }
 
+    /// The most memory that it has used, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()));
+        let status = status.expect("the process runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")).expect("its peak");
+        kilobytes.parse::<u64>().expect("a number") * 1024
+    }
+
     /// A connection of its own.
     pub async fn channel(&self) -> Channel {
         let address = format!("http://{}", self.grpc);

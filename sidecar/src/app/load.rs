@@ -1,6 +1,8 @@
 //! Brings models up, each in a task of its own, and takes them down.
 
 use std::{
+    io,
+    iter::successors,
     num::NonZeroUsize,
     path::{Path, PathBuf},
     sync::Arc,
@@ -9,7 +11,7 @@ use std::{
 
 use tokio::{
     task::{JoinHandle, spawn_blocking},
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tracing::{error, info, warn};
 
@@ -18,9 +20,27 @@ use crate::{
     cache::{Cache, CacheConfig},
     clock::Clock,
     config::ModelConfig,
-    model::{artifact::ArtifactStore, load as model, load::State},
+    model::{
+        artifact::ArtifactStore,
+        load as model,
+        load::{LoadError, LoadedModel, State},
+    },
     served::{Runtime, ServedModel, ServedModels},
 };
+
+/// How long a model whose source failed rests first. It doubles with each failure.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// The longest that it rests.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// Why a model cannot be served.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error("no threads for the workers: {0}")]
+    Workers(io::Error),
+}
 
 /// What every load shares.
 #[derive(Clone)]
@@ -39,31 +59,57 @@ impl Loader {
         Loader { artifacts, caches: data_dir.join("cache"), workers, clock }
     }
 
-    async fn load(&self, served: &Arc<ServedModel>, base: &Path) -> Result<Runtime, String> {
-        let serving = &served.contract.serving;
-        let progress = Arc::clone(served);
-        let on_state = move |state: State| match state {
-            // A model is ready when it answers, and failed when it can be said why: both are said below.
-            State::Ready | State::Failed => {}
-            state => progress.set_progress(state, String::new()),
-        };
-        let cache = Cache::open(
-            CacheConfig {
-                folder: self.caches.join(&serving.name),
-                storage: serving.cache,
-                dimensions: serving.output.dimensions.get() as usize,
-            },
-            served.contract.policy.clone(),
-            Arc::clone(&self.clock),
-            served.metrics.cache.clone(),
-        );
-        let loaded = model::load(serving, &self.artifacts, base, on_state);
-        let (cache, loaded) = tokio::join!(cache, loaded);
-        let loaded = loaded.map_err(|error| error.to_string())?;
+    /// Brings a model and its cache up.
+    async fn load(&self, served: &Arc<ServedModel>, base: &Path) -> Result<Runtime, StartError> {
+        let (cache, loaded) = tokio::join!(self.cache(served), self.model(served, base));
+        let loaded = loaded?;
+        let batching = &served.contract.serving.batching;
         let metrics = served.metrics.clone();
-        let batcher = Batcher::start(loaded.engine, self.workers, &serving.batching, metrics)
-            .map_err(|error| format!("no threads for the workers: {error}"))?;
+        let batcher = Batcher::start(loaded.engine, self.workers, batching, metrics)
+            .map_err(StartError::Workers)?;
         Ok(Runtime { tokenizer: loaded.tokenizer, batcher, cache })
+    }
+
+    async fn cache(&self, served: &ServedModel) -> Arc<Cache> {
+        let serving = &served.contract.serving;
+        let config = CacheConfig {
+            folder: self.caches.join(&serving.name),
+            storage: serving.cache,
+            dimensions: serving.output.dimensions.get() as usize,
+        };
+        let (policy, clock) = (served.contract.policy.clone(), Arc::clone(&self.clock));
+        Cache::open(config, policy, clock, served.metrics.cache.clone()).await
+    }
+
+    /// Loads a model, again and again while only its source fails: a source may be away for a while, as at the start of
+    /// a whole cluster.
+    async fn model(
+        &self,
+        served: &Arc<ServedModel>,
+        base: &Path,
+    ) -> Result<LoadedModel, LoadError> {
+        let mut waits = successors(Some(FIRST_WAIT), |wait| Some((*wait * 2).min(LONGEST_WAIT)));
+        let mut last_failure = String::new();
+        loop {
+            let (progress, why) = (Arc::clone(served), last_failure);
+            let on_state = move |state: State| match state {
+                // The first says nothing new, and the others are said below: a model is ready when it answers, and
+                // failed when it can be said why.
+                State::Pending | State::Ready | State::Failed => {}
+                State::Loading | State::Warming => progress.set_progress(state, String::new()),
+                state => progress.set_progress(state, why.clone()),
+            };
+            let serving = &served.contract.serving;
+            let error = match model::load(serving, &self.artifacts, base, on_state).await {
+                Err(error) if error.is_transient() => error,
+                outcome => return outcome,
+            };
+            let wait = waits.next().unwrap_or(LONGEST_WAIT);
+            warn!(model = served.name(), "not loaded yet, tried again in {wait:?}: {error}");
+            last_failure = error.to_string();
+            served.set_progress(State::Pending, last_failure.clone());
+            sleep(wait).await;
+        }
     }
 }
 
@@ -104,9 +150,9 @@ async fn load(loader: &Loader, served: &Arc<ServedModel>, base: &Path) {
             let took = format!("{:.2?}", started.elapsed());
             info!(model = served.name(), took, "ready");
         }
-        Err(sentence) => {
-            error!(model = served.name(), "failed to load: {sentence}");
-            served.set_progress(State::Failed, sentence);
+        Err(error) => {
+            error!(model = served.name(), "failed to load: {error}");
+            served.set_progress(State::Failed, error.to_string());
         }
     }
 }

@@ -1,6 +1,7 @@
-//! The codec of the server's messages. It differs from tonic's in two ways: a reply's buffer is reserved at its full
-//! length before it is written, so that large batches of vectors are not moved while it grows; and a message that does
-//! not decode is the caller's fault, INVALID_ARGUMENT with the field's name, where tonic says INTERNAL.
+//! The codec of the server's messages. It differs from tonic's in three ways: a reply's buffer is reserved at its full
+//! length before it is written, so that large batches of vectors are not moved while it grows; a message that does
+//! not decode is the caller's fault, INVALID_ARGUMENT with the field's name, where tonic says INTERNAL;
+//! and one that would take far more memory than bytes is refused before it is decoded.
 
 use std::marker::PhantomData;
 
@@ -11,7 +12,10 @@ use tonic::{
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
 
-use super::status;
+use super::{
+    bounds::{self, Bounded},
+    status,
+};
 use crate::error::{Error, ErrorKind};
 
 /// Encodes `T` and decodes `U`.
@@ -37,7 +41,7 @@ impl<T, U> Default for MessageCodec<T, U> {
 impl<T, U> Codec for MessageCodec<T, U>
 where
     T: Message + Send + 'static,
-    U: Message + Default + Send + 'static,
+    U: Bounded + Message + Default + Send + 'static,
 {
     type Encode = T;
     type Decode = U;
@@ -71,13 +75,14 @@ impl<T: Message> Encoder for MessageEncoder<T> {
 
 // === impl MessageDecoder ===
 
-impl<U: Message + Default> Decoder for MessageDecoder<U> {
+impl<U: Bounded + Message + Default> Decoder for MessageDecoder<U> {
     type Item = U;
     type Error = Status;
 
     fn decode(&mut self, frame: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         // One shared buffer for the whole message, so that its bytes fields are slices of it and not copies.
         let message = frame.copy_to_bytes(frame.remaining());
+        bounds::check::<U>(&message).map_err(|error| status::of(&error))?;
         U::decode(message).map(Some).map_err(|error| {
             let sentence = format!("the request is malformed: {error}");
             status::of(&Error::new(ErrorKind::Malformed, sentence))

@@ -1,6 +1,6 @@
 //! The gRPC server: the services, health and reflection on one listener.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::watch};
 use tonic::transport::Server;
@@ -27,6 +27,11 @@ const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// Calls in flight on one connection.
 const MAX_STREAMS: u32 = 1024;
+/// How long a connection may be silent before it is asked whether its client is still there. Go's client takes no offence
+/// at 10 s or more.
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(30);
+/// How long the client may take to say so.
+const KEEP_ALIVE_WITHIN: Duration = Duration::from_secs(20);
 
 /// What the server answers with.
 pub struct Services {
@@ -42,6 +47,17 @@ pub struct Services {
     pub health: HealthReporter,
 }
 
+/// Why the server could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// What reflection describes does not decode.
+    #[error("reflection")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The transport broke.
+    #[error("the transport")]
+    Transport(#[from] tonic::transport::Error),
+}
+
 /// Serves until `stopped` says so, then finishes the calls in flight.
 ///
 /// # Errors
@@ -50,7 +66,7 @@ pub async fn serve(
     listener: TcpListener,
     services: Services,
     mut stopped: watch::Receiver<bool>,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<(), ServeError> {
     let limit = services.models.iter().map(|m| m.contract.serving.max_request_bytes()).max();
     let limit = usize::try_from(limit.unwrap_or_default()).unwrap_or(usize::MAX);
     let Services { models, embedder, clock, instance, health } = services;
@@ -70,6 +86,8 @@ pub async fn serve(
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(MAX_STREAMS)
+        .http2_keepalive_interval(Some(KEEP_ALIVE_EVERY))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_WITHIN))
         .add_service(embeddings)
         .add_service(caches)
         .add_service(health)
