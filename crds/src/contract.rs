@@ -11,7 +11,9 @@ mod artifact;
 mod batching;
 mod cache;
 mod duration;
+pub mod files;
 mod input;
+pub mod report;
 mod self_test;
 
 pub use artifact::{Artifact, Location, NotSha256, Sha256};

@@ -14,6 +14,11 @@ const PREPROCESSING_VERSION: u32 = 1;
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SpaceId([u8; 32]);
 
+/// A hash of one part of a contract, as names and annotations carry it: the same bytes, the same hash.
+pub fn of_part(json: &str) -> String {
+    blake3::hash(json.as_bytes()).to_hex().to_string()
+}
+
 /// BLAKE3-256 over fields, each preceded by its length in bytes as a little-endian u64.
 pub struct FieldHasher(blake3::Hasher);
 

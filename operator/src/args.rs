@@ -1,29 +1,69 @@
 //! The command line.
 
-use clap::{Parser, Subcommand};
+use std::net::SocketAddr;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::telemetry::LogFormat;
 
 /// The embark operator: reconciles EmbeddingModels.
 #[derive(Debug, Parser)]
-#[command(name = "embark-operator", version, arg_required_else_help = true)]
+#[command(name = "embark-operator", version, propagate_version = true, arg_required_else_help = true)]
 pub struct Arguments {
+    /// How log lines are written, to standard error.
+    #[arg(long, value_enum, default_value_t, global = true, env = "EMBARK_LOG_FORMAT", help_heading = LOGS)]
+    pub log_format: LogFormat,
+    /// What is logged: error, warn, info, debug or trace; or a filter by module.
+    #[arg(long, default_value = "info", global = true, env = "EMBARK_LOG_LEVEL", help_heading = LOGS)]
+    pub log_level: String,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
+/// Where every command's help has what they share, behind its own options.
+const LOGS: &str = "Logs";
+
 /// What the operator can do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+#[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Works with the CustomResourceDefinitions
+    /// Reconcile EmbeddingModels until SIGTERM.
+    Run(Run),
+    /// Work with the CustomResourceDefinitions.
     #[command(subcommand)]
     Crds(Crds),
+}
+
+/// Reconcile EmbeddingModels until SIGTERM.
+///
+/// The cluster is that of the pod's service account, or of the kubeconfig. Any number of replicas may run: one leads.
+#[derive(Clone, Debug, Args)]
+pub struct Run {
+    /// The image of the pods that serve models, unless a model names its own.
+    #[arg(long, value_name = "IMAGE", env = "EMBARK_SIDECAR_IMAGE")]
+    pub sidecar_image: String,
+    /// The namespace of the Lease that replicas elect their leader by: the operator's own.
+    #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE", default_value = "default")]
+    pub namespace: String,
+    /// What this replica calls itself in the Lease: the pod's name.
+    #[arg(long, value_name = "NAME", env = "POD_NAME", default_value_t = host_name())]
+    pub identity: String,
+    /// Where probes and metrics are served. Port 0 takes a free one; the log says which.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8082")]
+    pub listen: SocketAddr,
 }
 
 /// What can be done with the CustomResourceDefinitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
 pub enum Crds {
-    /// Writes them to standard output as YAML, for kubectl apply -f -
+    /// Write them to standard output as YAML, for kubectl apply --server-side -f -
     Print,
+    /// Apply them to the cluster, and wait until it serves them.
+    Apply,
+}
+
+fn host_name() -> String {
+    std::env::var("HOSTNAME").unwrap_or_else(|_| "embark-operator".to_owned())
 }
 
 #[cfg(test)]
@@ -39,7 +79,8 @@ mod tests {
 
     #[test]
     fn anything_unknown_is_refused() {
-        for arguments in [&["run"][..], &["crds", "apply"], &["crds", "print", "more"], &["--port"]]
+        for arguments in
+            [&["walk"][..], &["crds", "delete"], &["crds", "print", "more"], &["--port"]]
         {
             let all = ["embark-operator"].iter().chain(arguments);
             assert!(Arguments::try_parse_from(all).unwrap_err().use_stderr(), "{arguments:?}");

@@ -1,3 +1,25 @@
-//! The embark operator. For now it prints the CustomResourceDefinition that it will reconcile.
+//! The embark operator: turns EmbeddingModels into pods that serve them.
+//!
+//! ```text
+//! watch EmbeddingModels, their children, their pods ─ reconcile(model, context)
+//!   dereference   what exists of the children, what the pods say of themselves
+//!   validate      crds::resolve; the only place where a user is told no
+//!   build         the children as they should be; pure
+//!   apply         server-side, in order; what should not be there is pruned
+//!   status        conditions of what was applied; written when it changed
+//! ```
+//!
+//! One replica leads, by a Lease; the others wait.
 
+pub mod app;
 pub mod args;
+mod children;
+mod controller;
+pub mod crds;
+mod http;
+mod kube_ext;
+mod lease;
+mod metrics;
+mod pods;
+mod settings;
+pub mod telemetry;

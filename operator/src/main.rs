@@ -1,15 +1,32 @@
 //! The operator's process: reads the command line and does what it says.
 
-use std::io::{self, Write as _};
+use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Parser as _;
-use embark_operator::args::{Arguments, Command, Crds};
+use embark_operator::{
+    app,
+    args::{Arguments, Command, Crds},
+    crds, telemetry,
+};
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
-        Command::Crds(Crds::Print) => io::stdout()
-            .write_all(embark_crds::crd::crd_yaml().as_bytes())
-            .context("failed to write to standard output"),
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    telemetry::start(arguments.log_format, &arguments.log_level)?;
+    match arguments.command {
+        Command::Run(run) => app::run(&run).await?,
+        Command::Crds(Crds::Print) => crds::print()?,
+        Command::Crds(Crds::Apply) => crds::apply().await?,
+    }
+    Ok(())
 }

@@ -62,7 +62,7 @@ struct Listeners {
 pub async fn run(arguments: args::Serve) -> Result<(), Failure> {
     let config = Config::read(&arguments)?;
     let listeners = Listeners::bind(config.listen, config.admin_listen).await?;
-    let drain_wait = config.drain_wait;
+    let (drain_wait, ends) = (config.drain_wait, config.ends_without_models);
     crate::model::artifact::install_tls_provider();
     let app = App::start(config, listeners)?;
     let outcome = tokio::select! {
@@ -70,7 +70,7 @@ pub async fn run(arguments: args::Serve) -> Result<(), Failure> {
             info!(signal = name, "draining");
             Ok(())
         }
-        failure = app.nothing_to_serve() => Err(failure),
+        failure = app.nothing_to_serve(), if ends => Err(failure),
     };
     if outcome.is_ok() {
         app.readiness.drain();

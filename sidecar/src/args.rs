@@ -48,8 +48,12 @@ Examples:
 It ends on SIGTERM or Ctrl-C: calls in flight are answered, and what is cached is written to disk.")]
 pub struct Serve {
     /// A manifest, or a folder of manifests (*.yaml, *.yml, *.json). May be given several times.
-    #[arg(long, value_name = "FILE|DIR", required = true, num_args = 1..)]
+    #[arg(long, value_name = "FILE|DIR", required_unless_present = "models_dir", num_args = 1..)]
     pub manifest: Vec<PathBuf>,
+    /// In a pod: the folder with a folder for each model, as the operator mounts it. A model that cannot be served does
+    /// not end the process.
+    #[arg(long, value_name = "DIR", conflicts_with = "manifest")]
+    pub models_dir: Option<PathBuf>,
     /// Where gRPC is served. Port 0 takes a free one; the log says which.
     #[arg(long, value_name = "ADDRESS", default_value_t = local(GRPC_PORT))]
     pub listen: SocketAddr,

@@ -15,7 +15,13 @@ use embark_crds::{
     resolve::{Target, resolve},
 };
 
-use crate::{args, cli::Failure, model::support};
+use crate::{
+    args,
+    cli::Failure,
+    model::{refusal::Refusal, support},
+};
+
+mod mounted;
 
 /// The endings of files that are taken from a folder.
 const ENDINGS: [&str; 3] = ["yaml", "yml", "json"];
@@ -35,6 +41,8 @@ pub struct Config {
     pub instance: String,
     /// What is served.
     pub models: Vec<ModelConfig>,
+    /// Whether the process ends when no model can be served: somebody waits at a terminal then. A pod stays and says why.
+    pub ends_without_models: bool,
 }
 
 /// A model that is to be served.
@@ -44,6 +52,8 @@ pub struct ModelConfig {
     pub contract: Contract,
     /// The folder that relative `file://` paths start from.
     pub base: PathBuf,
+    /// What of it is not supported yet: then it is not loaded.
+    pub unsupported: Vec<Refusal>,
 }
 
 /// A manifest and the file that it stands in.
@@ -58,30 +68,23 @@ pub struct Found {
 // === impl Config ===
 
 impl Config {
-    /// Reads the manifests that the arguments name.
+    /// Reads the manifests, or the folder of models, that the arguments name.
     ///
     /// # Errors
     /// Everything that is wrong with any of them, a line each.
     pub fn read(arguments: &args::Serve) -> Result<Self, Failure> {
-        let (found, mut errors) = read_all(&arguments.manifest);
-        errors.extend(duplicates(&found));
-        let mut models = Vec::new();
-        for Found { path, manifest } in found {
-            match model(&path, &manifest) {
-                Ok(model) => models.push(model),
-                Err(found) => errors.extend(found),
-            }
-        }
-        if !errors.is_empty() {
-            return Err(Failure::Usage(errors.join("\n")));
-        }
+        let models = match &arguments.models_dir {
+            Some(folder) => mounted::read(folder),
+            None => of_manifests(&arguments.manifest),
+        };
         Ok(Config {
             listen: arguments.listen,
             admin_listen: arguments.admin_listen,
             data_dir: arguments.data_dir.clone(),
             drain_wait: arguments.drain_wait,
             instance: std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".to_owned()),
-            models,
+            models: models.map_err(|errors| Failure::Usage(errors.join("\n")))?,
+            ends_without_models: arguments.models_dir.is_none(),
         })
     }
 }
@@ -110,6 +113,19 @@ pub fn read_all(paths: &[PathBuf]) -> (Vec<Found>, Vec<String>) {
     (found, errors)
 }
 
+fn of_manifests(paths: &[PathBuf]) -> Result<Vec<ModelConfig>, Vec<String>> {
+    let (found, mut errors) = read_all(paths);
+    errors.extend(duplicates(&found));
+    let mut models = Vec::new();
+    for Found { path, manifest } in found {
+        match model(&path, &manifest) {
+            Ok(model) => models.push(model),
+            Err(found) => errors.extend(found),
+        }
+    }
+    if errors.is_empty() { Ok(models) } else { Err(errors) }
+}
+
 fn model(path: &Path, manifest: &Manifest) -> Result<ModelConfig, Vec<String>> {
     let name = &manifest.metadata.name;
     let line = |error: &dyn std::fmt::Display| format!("{}: {name}: {error}", path.display());
@@ -120,7 +136,7 @@ fn model(path: &Path, manifest: &Manifest) -> Result<ModelConfig, Vec<String>> {
         return Err(unsupported.iter().map(|refusal| line(refusal)).collect());
     }
     let base = path.parent().unwrap_or(Path::new("")).to_owned();
-    Ok(ModelConfig { contract, base })
+    Ok(ModelConfig { contract, base, unsupported })
 }
 
 fn duplicates(found: &[Found]) -> Vec<String> {

@@ -11,6 +11,7 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
+use embark_crds::contract::report::Report;
 use tokio::net::TcpListener;
 
 use crate::{metrics::Metrics, readiness::Readiness, served::ServedModels};
@@ -67,6 +68,6 @@ async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
     ([(CONTENT_TYPE, OPEN_METRICS)], admin.metrics.encode())
 }
 
-async fn status(State(admin): State<Admin>) -> Json<status::Status> {
-    Json(status::Status::of(&admin))
+async fn status(State(admin): State<Admin>) -> Json<Report> {
+    Json(status::report(&admin))
 }

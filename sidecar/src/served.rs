@@ -147,7 +147,7 @@ impl ServedModel {
         self.runtime.get().ok_or_else(|| {
             let progress = self.progress.borrow();
             let why = match progress.message.as_str() {
-                "" => progress.state.as_str().to_owned(),
+                "" => progress.state.reported().as_str().to_owned(),
                 message => message.to_owned(),
             };
             let sentence = format!("model {:?} is not ready: {why}", self.name());

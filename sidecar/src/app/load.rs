@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use embark_crds::contract::files;
 use tokio::{
     task::{JoinHandle, spawn_blocking},
     time::{Instant, sleep, timeout},
@@ -55,8 +56,8 @@ pub(super) struct Loader {
 
 impl Loader {
     pub(super) fn new(data_dir: &Path, workers: NonZeroUsize, clock: Arc<dyn Clock>) -> Self {
-        let artifacts = Arc::new(ArtifactStore::new(&data_dir.join("artifacts")));
-        Loader { artifacts, caches: data_dir.join("cache"), workers, clock }
+        let artifacts = Arc::new(ArtifactStore::new(&data_dir.join(files::ARTIFACTS_DIR)));
+        Loader { artifacts, caches: data_dir.join(files::CACHE_DIR), workers, clock }
     }
 
     /// Brings a model and its cache up.
@@ -121,6 +122,11 @@ pub(super) fn start(
 ) -> Vec<JoinHandle<()>> {
     let one = |config: ModelConfig| {
         let served = models.get(&config.contract.serving.name).ok().map(Arc::clone)?;
+        if !config.unsupported.is_empty() {
+            let sentences: Vec<String> = config.unsupported.iter().map(ToString::to_string).collect();
+            fail(&served, &sentences.join("; "));
+            return None;
+        }
         let loader = loader.clone();
         Some(tokio::spawn(async move { load(&loader, &served, &config.base).await }))
     };
@@ -150,9 +156,11 @@ async fn load(loader: &Loader, served: &Arc<ServedModel>, base: &Path) {
             let took = format!("{:.2?}", started.elapsed());
             info!(model = served.name(), took, "ready");
         }
-        Err(error) => {
-            error!(model = served.name(), "failed to load: {error}");
-            served.set_progress(State::Failed, error.to_string());
-        }
+        Err(error) => fail(served, &error.to_string()),
     }
+}
+
+fn fail(served: &ServedModel, sentence: &str) {
+    error!(model = served.name(), "failed to load: {sentence}");
+    served.set_progress(State::Failed, sentence.to_owned());
 }

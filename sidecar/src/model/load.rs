@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use embark_crds::contract::{Input, ServingConfig, TextInput};
+use embark_crds::contract::{Input, ServingConfig, TextInput, report::ModelState};
 use tokio::sync::oneshot;
 use tracing::info;
 
@@ -91,16 +91,16 @@ pub async fn load(
 // === impl State ===
 
 impl State {
-    /// Its name, for people and machines.
-    pub fn as_str(self) -> &'static str {
+    /// What a report says of it.
+    pub fn reported(self) -> ModelState {
         match self {
-            State::Pending => "pending",
-            State::Fetching { .. } => "fetching",
-            State::Verifying => "verifying",
-            State::Loading => "loading",
-            State::Warming => "warming",
-            State::Ready => "ready",
-            State::Failed => "failed",
+            State::Pending => ModelState::Pending,
+            State::Fetching { .. } => ModelState::Fetching,
+            State::Verifying => ModelState::Verifying,
+            State::Loading => ModelState::Loading,
+            State::Warming => ModelState::Warming,
+            State::Ready => ModelState::Ready,
+            State::Failed => ModelState::Failed,
         }
     }
 }

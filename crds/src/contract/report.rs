@@ -1,0 +1,160 @@
+//! What a pod says of itself at `/status` of its admin port: the sidecar writes it, the operator and people read it.
+
+use serde::{Deserialize, Serialize};
+
+/// A process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// What it calls itself: the pod's name.
+    pub instance: String,
+    /// Its version.
+    pub version: String,
+    /// Whether requests should be sent to it.
+    pub ready: bool,
+    /// Why not; or empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// Every model that it serves, or should.
+    pub models: Vec<ModelReport>,
+}
+
+/// A model of a process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelReport {
+    /// Its name.
+    pub name: String,
+    /// How far it is.
+    pub state: ModelState,
+    /// Why, when it is not ready; or empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// The space of its vectors.
+    pub space_id: String,
+    /// The SHA-256 digest of the model's file.
+    pub model_digest: String,
+    /// The length of its vectors.
+    pub dimensions: u32,
+    /// The hash of the cache policy that it follows.
+    pub policy_hash: String,
+    /// What waits for a worker.
+    pub queue: QueueReport,
+    /// Its cache, once there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheReport>,
+}
+
+/// How far a model is. The states follow each other in this order, and failed may follow any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ModelState {
+    /// Nothing was done yet, or the last try failed and there will be another.
+    Pending,
+    /// A file is coming in.
+    Fetching,
+    /// A file is being hashed.
+    Verifying,
+    /// The files are being parsed and optimised.
+    Loading,
+    /// The model is being tried out.
+    Warming,
+    /// It answers.
+    Ready,
+    /// It is not served.
+    Failed,
+    /// A state of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+/// What waits for a worker.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueReport {
+    /// Rows.
+    pub items: i64,
+    /// What they cost.
+    pub cost: i64,
+    /// The most rows.
+    pub max_items: u32,
+    /// The most that they may cost.
+    pub max_cost: u32,
+    /// Threads that take from the queue.
+    pub workers: i64,
+}
+
+/// A model's cache.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CacheReport {
+    /// The epoch of the policy that it follows.
+    pub epoch: u64,
+    /// What of the policy it does not follow, and why; or empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// The memory tier.
+    pub memory: MemoryReport,
+    /// The disk tier.
+    pub disk: DiskReport,
+}
+
+/// A cache's memory tier.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemoryReport {
+    /// Vectors.
+    pub entries: u64,
+    /// Bytes that they take.
+    pub bytes: u64,
+    /// The most bytes.
+    pub size_limit: u64,
+}
+
+/// A cache's disk tier.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DiskReport {
+    /// How it is.
+    pub state: DiskState,
+    /// Why, when it is degraded; or empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// Bytes of every file.
+    pub bytes: u64,
+    /// The most bytes.
+    pub size_limit: u64,
+}
+
+/// How a disk tier is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum DiskState {
+    /// The policy has none.
+    Off,
+    /// It remembers.
+    Healthy,
+    /// It does not, and the model is served from memory and by computing.
+    Degraded,
+    /// A state of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+// === impl ModelState ===
+
+impl ModelState {
+    /// Its name, for people and machines.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ModelState::Pending => "pending",
+            ModelState::Fetching => "fetching",
+            ModelState::Verifying => "verifying",
+            ModelState::Loading => "loading",
+            ModelState::Warming => "warming",
+            ModelState::Ready => "ready",
+            ModelState::Failed => "failed",
+            ModelState::Unknown => "unknown",
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! The operator as a process.
+//!
+//! ```text
+//! cluster → probes and metrics → the CRD is there → the Lease is ours → watches, poller, controller
+//! signal, or the Lease is lost → all of that ends → the Lease is given back
+//! ```
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use embark_crds::v1alpha1::EmbeddingModel;
+use futures_util::StreamExt as _;
+use kube::{Api, Client, api::ListParams};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+    time::sleep,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tracing::{info, warn};
+
+use crate::{
+    args,
+    children::{Children, Guarded},
+    controller::{self, Context},
+    http::{self, Http},
+    lease::Elector,
+    metrics::Metrics,
+    pods::{ClientError, Poller, Reports, WAITING},
+    settings::Settings,
+};
+
+/// How often the cluster is asked for a definition that it does not serve yet.
+const CRD_EVERY: Duration = Duration::from_secs(2);
+
+/// Why there is no cluster to talk to.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Neither a pod's service account nor a kubeconfig.
+    #[error("found no cluster: neither a pod's service account nor a kubeconfig")]
+    Config(#[source] kube::config::InferConfigError),
+    /// What they say cannot be used.
+    #[error("failed to set up the client of the cluster")]
+    Client(#[source] kube::Error),
+}
+
+/// Why the operator cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// There is no cluster to talk to.
+    #[error(transparent)]
+    Connect(ConnectError),
+    /// The port of probes and metrics.
+    #[error("--listen: {address} cannot be listened on")]
+    Listen {
+        /// What was asked for.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Signals cannot be listened for.
+    #[error("failed to listen for signals")]
+    Signals(#[source] io::Error),
+    /// No pod can be asked how it is.
+    #[error(transparent)]
+    Pods(#[from] PodsError),
+}
+
+/// Why no pod can be asked how it is.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct PodsError(ClientError);
+
+/// A client of the cluster that this process is in, or that the kubeconfig names.
+pub(crate) async fn connect() -> Result<Client, ConnectError> {
+    // It fails only when one was installed before, and then there is one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let config = kube::Config::infer().await.map_err(ConnectError::Config)?;
+    Client::try_from(config).map_err(ConnectError::Client)
+}
+
+/// Reconciles until a signal, then ends cleanly.
+///
+/// # Errors
+/// There is no cluster, or the port is taken. A cluster that does not answer is waited for.
+pub async fn run(arguments: &args::Run) -> Result<(), RunError> {
+    let settings = Settings::of(arguments);
+    let mut ended = Signals::listen().map_err(RunError::Signals)?;
+    let client = connect().await.map_err(RunError::Connect)?;
+    let address = settings.listen;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| RunError::Listen { address, source })?;
+    let bound = listener.local_addr().map_or_else(|_| address.to_string(), |at| at.to_string());
+    info!(address = bound, version = env!("CARGO_PKG_VERSION"), "listening");
+    let metrics = Arc::new(Metrics::new());
+    let (stop, stopped) = watch::channel(false);
+    let (readiness, is_ready) = watch::channel("the cluster was not heard of yet".to_owned());
+    let http = Http { metrics: Arc::clone(&metrics), readiness: is_ready };
+    let serving = tokio::spawn(http::serve(listener, http, until(stopped)));
+
+    let mut elector = Elector::new(client.clone(), settings.lease.clone());
+    let outcome = tokio::select! {
+        name = ended.next() => {
+            info!(signal = name, "ending");
+            Ok(())
+        }
+        error = work(&client, &settings, &metrics, &readiness, &mut elector) => Err(error),
+    };
+    // All work has ended with its future: nothing is written any more when another replica begins.
+    elector.release().await;
+    stop.send_replace(true);
+    if let Ok(Err(error)) = serving.await {
+        warn!("the port of probes and metrics ended: {error}");
+    }
+    outcome
+}
+
+/// What ends the process.
+struct Signals {
+    term: tokio::signal::unix::Signal,
+    int: tokio::signal::unix::Signal,
+}
+
+// === impl Signals ===
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        let (term, int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Signals { term, int })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
+        }
+    }
+}
+
+// === free functions ===
+
+/// Leads, whenever it may. It returns only when it cannot work at all.
+async fn work(
+    client: &Client,
+    settings: &Settings,
+    metrics: &Arc<Metrics>,
+    readiness: &watch::Sender<String>,
+    elector: &mut Elector,
+) -> RunError {
+    served(client, readiness).await;
+    readiness.send_replace(String::new());
+    loop {
+        elector.acquire().await;
+        metrics.leads(true);
+        let outcome = tokio::select! {
+            () = elector.hold() => None,
+            error = lead(client, settings, metrics) => Some(error),
+        };
+        metrics.leads(false);
+        if let Some(error) = outcome {
+            return error.into();
+        }
+    }
+}
+
+/// Waits until the cluster serves EmbeddingModels.
+async fn served(client: &Client, readiness: &watch::Sender<String>) {
+    let api = Api::<EmbeddingModel>::all(client.clone());
+    let one = ListParams::default().limit(1);
+    while let Err(error) = api.list_metadata(&one).await {
+        let why = format!("the cluster does not serve EmbeddingModels: {error}");
+        let is_new = readiness.send_if_modified(|said| {
+            let is_new = *said != why;
+            said.clone_from(&why);
+            is_new
+        });
+        if is_new {
+            warn!("{why}");
+        }
+        sleep(CRD_EVERY).await;
+    }
+}
+
+/// Reconciles until it is dropped: nothing of it goes on after that.
+async fn lead(client: &Client, settings: &Settings, metrics: &Arc<Metrics>) -> PodsError {
+    let (children, triggers) = Children::watch(client);
+    let (children, reports) = (Arc::new(children), Arc::new(Reports::default()));
+    let (changed, changes) = mpsc::channel(WAITING);
+    let poller = Poller::new(
+        Arc::clone(&children),
+        Arc::clone(&reports),
+        Arc::clone(metrics),
+        changed,
+    );
+    let poller = match poller {
+        Ok(poller) => poller,
+        Err(error) => return PodsError(error),
+    };
+    let context = Context::new(
+        client.clone(),
+        settings.clone(),
+        children,
+        reports,
+        Arc::clone(metrics),
+    );
+    let triggers = futures_util::stream::select(triggers, ReceiverStream::new(changes));
+    let reconciling = controller::run(Arc::new(context), triggers.boxed());
+    tokio::join!(reconciling, poller.run());
+    std::future::pending().await
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // An error means that the sender is gone, and the process with it.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}

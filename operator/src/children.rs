@@ -1,0 +1,131 @@
+//! What the cluster holds of the models' children and pods, kept by watches, so that a reconcile asks the API server for
+//! nothing that it was told already.
+
+use std::sync::Arc;
+
+use embark_crds::v1alpha1::EmbeddingModel;
+use futures_util::{
+    StreamExt as _,
+    stream::{BoxStream, select_all},
+};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    autoscaling::v2::HorizontalPodAutoscaler,
+    core::v1::{ConfigMap, Pod, Service, ServiceAccount},
+    policy::v1::PodDisruptionBudget,
+};
+use kube::{
+    Api, Client, ResourceExt as _,
+    core::DeserializeGuard,
+    runtime::{
+        WatchStreamExt as _, reflector,
+        reflector::{ObjectRef, Store, store::WriterDropped},
+        watcher,
+    },
+};
+
+use crate::{controller::names, kube_ext::Object};
+
+/// An EmbeddingModel, or why what is stored is none: one that cannot be read stops nobody.
+pub(crate) type Guarded = DeserializeGuard<EmbeddingModel>;
+
+/// Models to look at again.
+pub(crate) type Triggers = BoxStream<'static, ObjectRef<Guarded>>;
+
+/// A kind whose objects are kept.
+pub(crate) trait Kept: Object {
+    /// The objects that are kept of it.
+    fn store(children: &Children) -> &Store<Self>;
+}
+
+macro_rules! children {
+    ($($field:ident: $kind:ident,)+) => {
+        /// Every object that carries our label, by kind.
+        pub(crate) struct Children { $($field: Store<$kind>,)+ }
+
+        $(impl Kept for $kind {
+            fn store(children: &Children) -> &Store<Self> {
+                &children.$field
+            }
+        })+
+
+        impl Children {
+            /// Watches every kind. What they say of an object is known only while the triggers are polled, whose items are
+            /// the models that a change is about.
+            pub(crate) fn watch(client: &Client) -> (Self, Triggers) {
+                let mut triggers = Vec::new();
+                $(let $field = watch(client, &mut triggers);)+
+                (Children { $($field,)+ }, select_all(triggers).boxed())
+            }
+
+            /// Waits until each kind was listed once.
+            pub(crate) async fn ready(&self) -> Result<(), WriterDropped> {
+                $(self.$field.wait_until_ready().await?;)+
+                Ok(())
+            }
+        }
+    };
+}
+
+children! {
+    service_accounts: ServiceAccount,
+    config_maps: ConfigMap,
+    services: Service,
+    deployments: Deployment,
+    autoscalers: HorizontalPodAutoscaler,
+    disruption_budgets: PodDisruptionBudget,
+    pods: Pod,
+}
+
+// === impl Children ===
+
+impl Children {
+    /// An object by name.
+    pub(crate) fn get<K: Kept>(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+        K::store(self).get(&ObjectRef::new(name).within(namespace))
+    }
+
+    /// Every object of a kind.
+    pub(crate) fn all<K: Kept>(&self) -> Vec<Arc<K>> {
+        K::store(self).state()
+    }
+
+    /// The objects of one model that are not on their way out, by name.
+    pub(crate) fn of_model<K: Kept>(
+        &self,
+        namespace: &str,
+        model: &str,
+    ) -> Vec<Arc<K>> {
+        let mut objects = K::store(self).state_filter(|object: &K| {
+            object.meta().namespace.as_deref() == Some(namespace)
+                && names::model_of(object.labels()) == Some(model)
+                && object.meta().deletion_timestamp.is_none()
+        });
+        objects.sort_by_key(|object| object.name_any());
+        objects
+    }
+}
+
+// === free functions ===
+
+fn watch<K: Object>(client: &Client, triggers: &mut Vec<Triggers>) -> Store<K> {
+    let (store, writer) = reflector::store();
+    let ours = watcher::Config::default().labels(names::OURS);
+    let objects = reflector(writer, watcher(Api::<K>::all(client.clone()), ours))
+        .default_backoff()
+        .touched_objects();
+    let models = objects.filter_map(async |object| {
+        let object = match object {
+            Ok(object) => object,
+            Err(error) => {
+                tracing::debug!(kind = %K::kind(&()), %error, "a watch failed and is tried again");
+                return None;
+            }
+        };
+        let namespace = object.namespace()?;
+        let model = names::model_of(object.labels())?;
+        Some(ObjectRef::new(model).within(&namespace))
+    });
+    triggers.push(models.boxed());
+    store
+}

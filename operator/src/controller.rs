@@ -1,0 +1,315 @@
+//! Reconciles EmbeddingModels: the order of the steps, and what happens to a step's error.
+
+mod apply;
+mod build;
+pub(crate) mod names;
+mod prune;
+mod status;
+mod validate;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use embark_crds::{resolve::FieldError, v1alpha1::EmbeddingModel};
+use futures_util::{Stream, StreamExt as _};
+use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
+use kube::{
+    Api, Client, Resource as _, ResourceExt as _,
+    core::error_boundary::InvalidObject,
+    runtime::{
+        Controller, controller,
+        controller::Action,
+        events::{Event, EventType, Recorder},
+        reflector::{ObjectRef, store::WriterDropped},
+        watcher,
+    },
+};
+use parking_lot::Mutex;
+use serde_json::json;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use self::{
+    apply::{ApplyError, Applied},
+    status::{Observed, Verdict},
+    validate::ValidatedModel,
+};
+use crate::{
+    children::{Children, Guarded},
+    kube_ext::FIELD_MANAGER,
+    metrics::Metrics,
+    pods::{Reports, cleaned},
+    settings::Settings,
+};
+
+/// Models that are reconciled at a time.
+const AT_A_TIME: u16 = 8;
+/// How long changes of a model are gathered before it is reconciled: its children change in bursts.
+const GATHER: Duration = Duration::from_millis(200);
+/// How long a failed reconcile rests first. It doubles with each failure.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// The longest that it rests.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
+/// What every reconcile shares.
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    pub(crate) settings: Settings,
+    pub(crate) children: Arc<Children>,
+    pub(crate) reports: Arc<Reports>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) recorder: Recorder,
+    /// How often a model failed in a row.
+    failures: Mutex<HashMap<ObjectRef<Guarded>, u32>>,
+}
+
+/// Why a reconcile failed. It is tried again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("the watches of children have ended")]
+    Watches(#[source] WriterDropped),
+    #[error(transparent)]
+    Apply(ApplyError),
+    #[error("failed to write the status")]
+    Status(#[source] kube::Error),
+}
+
+/// Reconciles until it is dropped.
+pub(crate) async fn run(
+    context: Arc<Context>,
+    triggers: impl Stream<Item = ObjectRef<Guarded>> + Send + 'static,
+) {
+    let models = Api::<Guarded>::all(context.client.clone());
+    let settings = controller::Config::default().concurrency(AT_A_TIME).debounce(GATHER);
+    Controller::new(models, watcher::Config::default())
+        .with_config(settings)
+        .reconcile_on(triggers)
+        .run(reconcile, after_error, context)
+        .for_each(|outcome| async move {
+            match outcome {
+                // A model that is gone before its turn is nothing to tell of, and what failed was told of.
+                Ok(_)
+                | Err(
+                    controller::Error::ObjectNotFound(_) | controller::Error::ReconcilerFailed(..),
+                ) => {}
+                Err(error) => debug!("watching failed, and is tried again: {error}"),
+            }
+        })
+        .await;
+}
+
+// === impl Context ===
+
+impl Context {
+    pub(crate) fn new(
+        client: Client,
+        settings: Settings,
+        children: Arc<Children>,
+        reports: Arc<Reports>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let recorder = Recorder::new(client.clone(), FIELD_MANAGER.into());
+        let failures = Mutex::default();
+        Context { client, settings, children, reports, metrics, recorder, failures }
+    }
+
+    /// How long a model rests that has failed again.
+    fn failed(&self, model: ObjectRef<Guarded>) -> Duration {
+        let mut failures = self.failures.lock();
+        let count = failures.entry(model).or_default();
+        let wait = FIRST_WAIT.saturating_mul(2_u32.saturating_pow(*count)).min(LONGEST_WAIT);
+        *count = count.saturating_add(1);
+        wait
+    }
+
+    fn succeeded(&self, model: &ObjectRef<Guarded>) {
+        self.failures.lock().remove(model);
+    }
+}
+
+// === impl Error ===
+
+impl Error {
+    /// One word of a closed list: the reason of a condition and of an event, and the label of a metric.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Error::Watches(_) => "WatchesEnded",
+            Error::Apply(error) => error.reason(),
+            Error::Status(_) => "StatusFailed",
+        }
+    }
+}
+
+// === free functions ===
+
+async fn reconcile(model: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
+    let started = Instant::now();
+    let outcome = attempt(&model, &context).await;
+    let reason = outcome.as_ref().err().map_or("Ok", Error::reason);
+    context.metrics.reconciled(reason, started.elapsed());
+    if outcome.is_ok() {
+        context.succeeded(&ObjectRef::from_obj(&*model));
+    }
+    outcome
+}
+
+fn after_error(model: Arc<Guarded>, error: &Error, context: Arc<Context>) -> Action {
+    let wait = context.failed(ObjectRef::from_obj(&*model));
+    let (name, namespace) = (model.meta().name.clone(), model.meta().namespace.clone());
+    warn!(model = name, namespace, reason = error.reason(), "tried again in {wait:?}: {}", chain(error));
+    Action::requeue(wait)
+}
+
+async fn attempt(model: &Guarded, context: &Context) -> Result<Action, Error> {
+    // Before that, nothing is known of any child.
+    context.children.ready().await.map_err(Error::Watches)?;
+    let model = match &model.0 {
+        Ok(model) => model,
+        Err(malformed) => return refuse_malformed(malformed, context).await,
+    };
+    if model.metadata.deletion_timestamp.is_some() {
+        // Its children are owned by it and go with it.
+        return Ok(Action::await_change());
+    }
+    let validated = match validate::validate(model) {
+        Ok(validated) => validated,
+        Err(errors) => return refuse(model, &errors, context).await,
+    };
+    let prepared = build::build(&validated, &context.settings);
+    match apply::apply(context, &validated, prepared).await {
+        Ok(applied) => tell(model, &validated, &applied, context).await,
+        Err(error) => {
+            let (reason, message) = (error.reason(), cleaned(&chain(&error)));
+            let verdict = Verdict::new("Ready", Some(false), reason, message);
+            let status = status::of_refused(model, vec![verdict], Timestamp::now());
+            write(model, status, context).await?;
+            Err(Error::Apply(error))
+        }
+    }
+}
+
+/// Says how a model is that was applied.
+async fn tell(
+    model: &EmbeddingModel,
+    validated: &ValidatedModel,
+    applied: &Applied,
+    context: &Context,
+) -> Result<Action, Error> {
+    let pods = context.children.of_model::<Pod>(&validated.namespace, &validated.name);
+    let view = |pod: &Arc<Pod>| {
+        let report = pod.uid().and_then(|uid| context.reports.of(&uid));
+        status::view(pod, report)
+    };
+    let observed = Observed {
+        validated,
+        deployment: &applied.deployment,
+        pods: pods.iter().map(view).collect(),
+    };
+    write(model, status::of_applied(model, &observed, Timestamp::now()), context).await?;
+    Ok(Action::await_change())
+}
+
+/// Says what is wrong with a model. Nothing of what runs is touched; only a change of the spec is of any use.
+async fn refuse(
+    model: &EmbeddingModel,
+    errors: &[FieldError],
+    context: &Context,
+) -> Result<Action, Error> {
+    let sentences: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let sentences = cleaned(&sentences.join("; "));
+    let no = |type_| Verdict::new(type_, Some(false), "Invalid", sentences.clone());
+    let status = status::of_refused(model, vec![no("Accepted"), no("Ready")], Timestamp::now());
+    write(model, status, context).await?;
+    Ok(Action::await_change())
+}
+
+/// Says so of an object that is stored and cannot be read: the schema was looser once, or is not this operator's.
+async fn refuse_malformed(malformed: &InvalidObject, context: &Context) -> Result<Action, Error> {
+    let model = EmbeddingModel {
+        metadata: malformed.metadata.clone(),
+        // It is not written, and stands here because the type has one.
+        spec: serde_json::from_value(json!({
+            "model": { "source": { "uri": "", "sha256": "" }, "output": { "dimensions": 1 } },
+            "input": {},
+        }))
+        .expect("the fields that a spec must have"),
+        status: None,
+    };
+    let sentence = cleaned(&format!("the object cannot be read: {malformed}"));
+    let no = |type_| Verdict::new(type_, Some(false), "Malformed", sentence.clone());
+    let status = status::of_refused(&model, vec![no("Accepted"), no("Ready")], Timestamp::now());
+    write(&model, status, context).await?;
+    Ok(Action::await_change())
+}
+
+/// Writes a status, and tells of what changed in it; or does nothing when nothing did.
+async fn write(
+    model: &EmbeddingModel,
+    status: embark_crds::v1alpha1::EmbeddingModelStatus,
+    context: &Context,
+) -> Result<(), Error> {
+    if model.status.as_ref() == Some(&status) {
+        return Ok(());
+    }
+    let namespace = model.namespace().unwrap_or_default();
+    let api = Api::<EmbeddingModel>::namespaced(context.client.clone(), &namespace);
+    let body = json!({
+        "apiVersion": EmbeddingModel::api_version(&()),
+        "kind": EmbeddingModel::kind(&()),
+        "metadata": { "name": model.name_any() },
+        "status": status,
+    });
+    let parameters = kube::api::PatchParams::apply(FIELD_MANAGER).force();
+    let patch = kube::api::Patch::Apply(body);
+    api.patch_status(&model.name_any(), &parameters, &patch).await.map_err(Error::Status)?;
+    announce(model, &status, context).await;
+    Ok(())
+}
+
+/// An event for each of the conditions that people wait for, when its state changed.
+async fn announce(
+    model: &EmbeddingModel,
+    status: &embark_crds::v1alpha1::EmbeddingModelStatus,
+    context: &Context,
+) {
+    let before = model.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    for condition in &status.conditions {
+        let is_told = matches!(condition.type_.as_str(), "Accepted" | "Ready");
+        let same = |old: &&_| -> bool {
+            let old: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition = old;
+            old.type_ == condition.type_
+                && old.status == condition.status
+                && old.reason == condition.reason
+        };
+        if !is_told || before.iter().find(same).is_some() {
+            continue;
+        }
+        let type_ = if condition.status == "False" && condition.reason != "RollingOut" {
+            EventType::Warning
+        } else {
+            EventType::Normal
+        };
+        let event = Event {
+            type_,
+            reason: condition.reason.clone(),
+            note: Some(condition.message.clone()),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        info!(model = model.name_any(), condition = condition.type_, status = condition.status,
+            reason = condition.reason, "{}", condition.message);
+        if let Err(error) = context.recorder.publish(&event, &model.object_ref(&())).await {
+            debug!("an event could not be written: {error}");
+        }
+    }
+}
+
+/// An error and what caused it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        line = format!("{line}: {cause}");
+        source = cause.source();
+    }
+    line
+}

@@ -1,0 +1,213 @@
+//! Brings the cluster to what was built: server-side, in order. A child that is as it should be is left alone, one that
+//! belongs to somebody else is never taken, and what should not be there any more is deleted.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::{
+    apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::ServiceAccount,
+};
+use kube::{Api, Resource, ResourceExt as _};
+use serde_json::{Value, json};
+
+use super::{Context, build::Prepared, names, prune, validate::ValidatedModel};
+use crate::{
+    children::Kept,
+    kube_ext::{self, FIELD_MANAGER, REPLICAS_MANAGER},
+};
+
+/// Why the cluster could not be brought to what was built.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApplyError {
+    #[error("failed to apply {kind} {name}")]
+    Apply { kind: String, name: String, source: kube::Error },
+    #[error("failed to look for {kind} {name}")]
+    Look { kind: String, name: String, source: kube::Error },
+    #[error("{kind} {name} is there already and belongs to {owner}: delete it, or name the model otherwise")]
+    Taken { kind: String, name: String, owner: String },
+    #[error("failed to delete {kind} {name}, which the model has no more use for")]
+    Prune { kind: String, name: String, source: kube::Error },
+}
+
+/// What status is made of.
+pub(super) struct Applied {
+    /// The Deployment as the cluster has it.
+    pub(super) deployment: Arc<Deployment>,
+}
+
+/// Applies the children of a model, then deletes those that it has no more use for.
+pub(super) async fn apply(
+    context: &Context,
+    model: &ValidatedModel,
+    prepared: Prepared,
+) -> Result<Applied, ApplyError> {
+    let child = Applier { context, model };
+    match &prepared.service_account {
+        Some(account) => drop(child.apply(account).await?),
+        None => prune::one::<ServiceAccount>(context, model, &model.names().main()).await?,
+    }
+    for config_map in &prepared.config_maps {
+        child.apply(config_map).await?;
+    }
+    for service in &prepared.services {
+        child.apply(service).await?;
+    }
+    let deployment = child.deployment(&prepared).await?;
+    match &prepared.autoscaler {
+        Some(autoscaler) => drop(child.apply(autoscaler).await?),
+        None => prune::one::<HorizontalPodAutoscaler>(context, model, &model.names().main()).await?,
+    }
+    child.apply(&prepared.disruption_budget).await?;
+    prune::contracts(context, model, &deployment).await?;
+    Ok(Applied { deployment })
+}
+
+/// Applies the children of one model.
+struct Applier<'a> {
+    context: &'a Context,
+    model: &'a ValidatedModel,
+}
+
+// === impl Applier ===
+
+impl Applier<'_> {
+    /// Applies a child, unless it is as it should be.
+    async fn apply<K: Kept>(&self, child: &K) -> Result<Arc<K>, ApplyError> {
+        let desired = hashed(child);
+        let live = self.live(child).await?;
+        if let Some(live) = live.filter(|live| is_applied(&desired, &**live)) {
+            return Ok(live);
+        }
+        self.patch(child, &desired, FIELD_MANAGER).await
+    }
+
+    /// Applies the Deployment, and its replicas as long as no autoscaler owns them. A new one begins with them either way.
+    async fn deployment(&self, prepared: &Prepared) -> Result<Arc<Deployment>, ApplyError> {
+        let is_new = self.live(&prepared.deployment).await?.is_none();
+        let deployment = self.apply(&prepared.deployment).await?;
+        let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas);
+        let is_ours = prepared.autoscaler.is_none() || is_new;
+        if !is_ours || replicas == Some(prepared.replicas) && !is_new {
+            return Ok(deployment);
+        }
+        let replicas = json!({
+            "metadata": { "name": prepared.deployment.name_any() },
+            "spec": { "replicas": prepared.replicas },
+        });
+        self.patch(&prepared.deployment, &replicas, REPLICAS_MANAGER).await
+    }
+
+    /// The child as it is. One of the same name that we do not keep track of is looked for, so that it is not overwritten.
+    async fn live<K: Kept>(&self, child: &K) -> Result<Option<Arc<K>>, ApplyError> {
+        let (name, namespace) = (child.name_any(), &self.model.namespace);
+        let kept = self.context.children.get::<K>(namespace, &name);
+        let owned = match &kept {
+            Some(live) => self.owned(&**live),
+            None => {
+                let api = Api::<K>::namespaced(self.context.client.clone(), namespace);
+                let found = api.get_metadata_opt(&name).await.map_err(|source| {
+                    ApplyError::Look { kind: kind::<K>(), name: name.clone(), source }
+                })?;
+                found.map_or(Ok(()), |found| self.owned(&found))
+            }
+        };
+        match owned {
+            Ok(()) => Ok(kept),
+            Err(owner) => Err(ApplyError::Taken { kind: kind::<K>(), name, owner }),
+        }
+    }
+
+    /// Fails with who owns an object that is not our model's.
+    fn owned(&self, object: &impl Resource) -> Result<(), String> {
+        let owners = object.meta().owner_references.as_deref().unwrap_or_default();
+        if owners.iter().any(|owner| owner.uid == self.model.owner.uid) {
+            return Ok(());
+        }
+        let named = |owner| format!("{} {}", owner.kind, owner.name);
+        Err(owners.first().map_or_else(|| "nobody known".to_owned(), named))
+    }
+
+    async fn patch<K: Kept>(
+        &self,
+        child: &K,
+        fields: &Value,
+        manager: &str,
+    ) -> Result<Arc<K>, ApplyError> {
+        let name = child.name_any();
+        let place = [self.model.namespace.as_str(), &name];
+        tracing::debug!(kind = kind::<K>(), name, "applying");
+        let applied = kube_ext::apply::<K>(&self.context.client, fields, place, manager).await;
+        self.context.metrics.applied();
+        applied.map(Arc::new).map_err(|source| {
+            let (kind, name) = (kind::<K>(), place[1].to_owned());
+            ApplyError::Apply { kind, name, source }
+        })
+    }
+}
+
+// === impl ApplyError ===
+
+impl ApplyError {
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            ApplyError::Apply { .. } => "ApplyFailed",
+            ApplyError::Look { .. } => "LookupFailed",
+            ApplyError::Taken { .. } => "NameTaken",
+            ApplyError::Prune { .. } => "PruneFailed",
+        }
+    }
+}
+
+// === free functions ===
+
+pub(super) fn kind<K: Kept>() -> String {
+    K::kind(&()).into_owned()
+}
+
+/// A child with the hash of itself.
+fn hashed<K: Kept>(child: &K) -> Value {
+    let mut child = serde_json::to_value(child).expect("it is plain data with text keys");
+    let hash = embark_crds::digest::of_part(&child.to_string());
+    child["metadata"]["annotations"][names::APPLIED_HASH] = hash.into();
+    child
+}
+
+/// Whether a live child was made from these fields and still has them.
+fn is_applied<K: Kept>(desired: &Value, live: &K) -> bool {
+    let Ok(live) = serde_json::to_value(live) else { return false };
+    holds(&live, desired)
+}
+
+/// Whether `live` has every field of `desired`; lists may hold more, and defaults may stand between.
+fn holds(live: &Value, desired: &Value) -> bool {
+    match (live, desired) {
+        (Value::Object(live), Value::Object(desired)) => desired
+            .iter()
+            .all(|(name, desired)| live.get(name).is_some_and(|live| holds(live, desired))),
+        (Value::Array(live), Value::Array(desired)) => {
+            desired.iter().all(|desired| live.iter().any(|live| holds(live, desired)))
+        }
+        (live, desired) => live == desired,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_add_does_not_count_and_what_they_change_does() {
+        let desired = json!({ "a": { "b": [{ "name": "x", "value": 1 }] }, "c": "d" });
+        let mut live = desired.clone();
+        live["a"]["default"] = true.into();
+        live["a"]["b"][0]["default"] = true.into();
+        live["a"]["b"].as_array_mut().unwrap().insert(0, json!({ "name": "y" }));
+        assert!(holds(&live, &desired));
+        for change in ["/a/b/1/value", "/c"] {
+            let mut edited = live.clone();
+            *edited.pointer_mut(change).unwrap() = "edited".into();
+            assert!(!holds(&edited, &desired), "{change}");
+        }
+        live["a"]["b"] = json!([]);
+        assert!(!holds(&live, &desired));
+    }
+}

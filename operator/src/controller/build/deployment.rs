@@ -1,0 +1,196 @@
+//! The pods that serve a model. They meet Pod Security's `restricted`, and name no user: the image does.
+
+use std::collections::BTreeMap;
+
+use embark_crds::contract::{ADMIN_PORT, GRPC_PORT, files};
+use k8s_openapi::{
+    api::{
+        apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
+        core::v1::{
+            Capabilities, Container, ContainerPort, HTTPGetAction, PodSecurityContext, PodSpec,
+            PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecurityContext,
+        },
+    },
+    apimachinery::pkg::{
+        api::resource::Quantity,
+        apis::meta::v1::{LabelSelector, ObjectMeta},
+        util::intstr::IntOrString,
+    },
+};
+
+use super::{ValidatedModel, metadata, service::GRPC, volumes, with};
+use crate::{controller::names::CONTAINER, settings::Settings};
+
+/// The name of the port of probes, metrics and status.
+const ADMIN: &str = "admin";
+/// The container that `kubectl logs` and `kubectl exec` mean.
+const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+/// How long a pod serves on after it was told to end: until its address is gone from every client's list.
+const DRAIN_WAIT_SECONDS: i64 = 5;
+/// How long calls, the batch under way and the write of the cache may take after that, each at most.
+const CLOSE_SECONDS: i64 = 55;
+/// How long a model may take to be fetched and tried out before its pod counts as stuck, in probes of 10 s.
+const STARTUP_PROBES: i32 = 6;
+/// Revisions that can be rolled back to. Each keeps its contract.
+const REVISIONS: i32 = 2;
+
+pub(super) fn build(model: &ValidatedModel, settings: &Settings) -> Deployment {
+    let names = model.names();
+    let one = |number| Some(IntOrString::Int(number));
+    Deployment {
+        metadata: metadata(model, names.main()),
+        spec: Some(DeploymentSpec {
+            revision_history_limit: Some(REVISIONS),
+            selector: LabelSelector {
+                match_labels: Some(names.selector()),
+                ..LabelSelector::default()
+            },
+            // A pod that goes takes its cache along: the next one is ready before.
+            strategy: Some(DeploymentStrategy {
+                type_: Some("RollingUpdate".to_owned()),
+                rolling_update: Some(RollingUpdateDeployment {
+                    max_surge: one(1),
+                    max_unavailable: one(0),
+                }),
+            }),
+            template: template(model, settings),
+            ..DeploymentSpec::default()
+        }),
+        ..Deployment::default()
+    }
+}
+
+fn template(model: &ValidatedModel, settings: &Settings) -> PodTemplateSpec {
+    let pod = &model.spec.pod;
+    // The selector's labels are last: no label of the user's may take a pod out of its Service.
+    let mut labels = pod.labels.clone();
+    labels.extend(model.names().labels());
+    PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(labels),
+            annotations: Some(with(pod.annotations.clone(), DEFAULT_CONTAINER, CONTAINER)),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(pod_spec(model, settings)),
+    }
+}
+
+fn pod_spec(model: &ValidatedModel, settings: &Settings) -> PodSpec {
+    let pod = &model.spec.pod;
+    let account = pod.service_account_name.clone().unwrap_or_else(|| model.names().main());
+    PodSpec {
+        containers: vec![container(model, settings)],
+        volumes: Some(volumes::volumes(model)),
+        service_account_name: Some(account),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        termination_grace_period_seconds: Some(DRAIN_WAIT_SECONDS + CLOSE_SECONDS),
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".to_owned(),
+                ..SeccompProfile::default()
+            }),
+            ..PodSecurityContext::default()
+        }),
+        image_pull_secrets: filled(&pod.image_pull_secrets),
+        node_selector: (!pod.node_selector.is_empty()).then(|| pod.node_selector.clone()),
+        tolerations: filled(&pod.tolerations),
+        affinity: pod.affinity.clone(),
+        topology_spread_constraints: filled(&pod.topology_spread_constraints),
+        priority_class_name: pod.priority_class_name.clone(),
+        ..PodSpec::default()
+    }
+}
+
+fn container(model: &ValidatedModel, settings: &Settings) -> Container {
+    let pod = &model.spec.pod;
+    let port = |name: &str, number: u16| ContainerPort {
+        name: Some(name.to_owned()),
+        container_port: i32::from(number),
+        protocol: Some("TCP".to_owned()),
+        ..ContainerPort::default()
+    };
+    Container {
+        name: CONTAINER.to_owned(),
+        image: Some(pod.image.clone().unwrap_or_else(|| settings.sidecar_image.clone())),
+        args: Some(arguments()),
+        env: filled(&pod.env),
+        ports: Some(vec![port(GRPC, GRPC_PORT), port(ADMIN, ADMIN_PORT)]),
+        startup_probe: Some(Probe { failure_threshold: Some(STARTUP_PROBES), ..probe("/live") }),
+        liveness_probe: Some(Probe { failure_threshold: Some(3), ..probe("/live") }),
+        readiness_probe: Some(Probe {
+            period_seconds: Some(2),
+            failure_threshold: Some(2),
+            ..probe("/ready")
+        }),
+        resources: Some(resources(model)),
+        // What ended a process stands in the pod's status, where the operator finds it.
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            read_only_root_filesystem: Some(true),
+            run_as_non_root: Some(true),
+            capabilities: Some(Capabilities {
+                drop: Some(vec!["ALL".to_owned()]),
+                ..Capabilities::default()
+            }),
+            ..SecurityContext::default()
+        }),
+        volume_mounts: Some(volumes::mounts(model)),
+        ..Container::default()
+    }
+}
+
+fn arguments() -> Vec<String> {
+    let everywhere = |port: u16| format!("0.0.0.0:{port}");
+    let words = [
+        "serve".to_owned(),
+        format!("--models-dir={}", files::MODELS_DIR),
+        format!("--data-dir={}", files::DATA_DIR),
+        format!("--listen={}", everywhere(GRPC_PORT)),
+        format!("--admin-listen={}", everywhere(ADMIN_PORT)),
+        format!("--drain-wait={DRAIN_WAIT_SECONDS}s"),
+        "--log-format=json".to_owned(),
+    ];
+    words.to_vec()
+}
+
+fn probe(path: &str) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.to_owned()),
+            port: IntOrString::String(ADMIN.to_owned()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(10),
+        timeout_seconds: Some(3),
+        ..Probe::default()
+    }
+}
+
+/// What a user asks for, over what is always asked for. Memory is limited to what is requested: a node that runs out of it
+/// takes others' pods away. The CPU is not limited: an idle core serves nobody.
+fn resources(model: &ValidatedModel) -> ResourceRequirements {
+    let asked = model.spec.pod.resources.clone().unwrap_or_default();
+    let mut requests: BTreeMap<String, Quantity> = [
+        ("cpu", Quantity("500m".to_owned())),
+        ("memory", Quantity("512Mi".to_owned())),
+        ("ephemeral-storage", volumes::quantity(volumes::ephemeral_bytes(model))),
+    ]
+    .map(|(name, quantity)| (name.to_owned(), quantity))
+    .into();
+    let mut limits = asked.limits.unwrap_or_default();
+    // As Kubernetes does it: a limit alone is a request too.
+    requests.extend(limits.clone());
+    requests.extend(asked.requests.unwrap_or_default());
+    if let Some(memory) = requests.get("memory") {
+        limits.entry("memory".to_owned()).or_insert_with(|| memory.clone());
+    }
+    ResourceRequirements { requests: Some(requests), limits: Some(limits), claims: asked.claims }
+}
+
+/// A list that is left out when it is empty: an empty one would be ours.
+fn filled<T: Clone>(list: &[T]) -> Option<Vec<T>> {
+    (!list.is_empty()).then(|| list.to_vec())
+}

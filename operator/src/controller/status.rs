@@ -1,0 +1,154 @@
+//! What the operator says of a model: conditions of what was applied and of what its pods say. Pure, but for the write,
+//! which is left out when nothing changed.
+
+mod conditions;
+mod troubles;
+#[cfg(test)]
+mod tests;
+
+use embark_crds::{
+    contract::report::ModelReport,
+    v1alpha1::{CacheStatus, EmbeddingModel, EmbeddingModelStatus, PolicyStatus},
+};
+use k8s_openapi::{
+    api::{apps::v1::Deployment, core::v1::Pod},
+    jiff::Timestamp,
+};
+use kube::ResourceExt as _;
+
+pub(super) use self::conditions::{Verdict, merge};
+use super::{names, validate::ValidatedModel};
+
+/// A pod of a model, and what it says.
+#[derive(Clone, Debug)]
+pub(super) struct PodView {
+    pub(super) name: String,
+    /// Why its container does not run, in Kubernetes' words.
+    pub(super) trouble: Option<String>,
+    /// What it says; an error says why it says nothing. `None`: it was not asked yet.
+    pub(super) report: Option<Result<ModelReport, String>>,
+}
+
+/// Everything that a model's status is made of.
+pub(super) struct Observed<'a> {
+    pub(super) validated: &'a ValidatedModel,
+    pub(super) deployment: &'a Deployment,
+    pub(super) pods: Vec<PodView>,
+}
+
+/// How far a Deployment is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Rollout {
+    wanted: i32,
+    there: i32,
+    updated: i32,
+    ready: i32,
+    available: i32,
+    /// Whether these numbers are of the Deployment as it is now.
+    is_current: bool,
+}
+
+/// The status of a model that was applied.
+pub(super) fn of_applied(
+    model: &EmbeddingModel,
+    observed: &Observed<'_>,
+    now: Timestamp,
+) -> EmbeddingModelStatus {
+    let rollout = Rollout::of(observed.deployment);
+    let (validated, names) = (observed.validated, observed.validated.names());
+    let verdicts = conditions::of_applied(observed, &rollout);
+    EmbeddingModelStatus {
+        observed_generation: model.metadata.generation,
+        replicas: Some(rollout.there),
+        ready_replicas: Some(rollout.ready),
+        selector: Some(names::selector_text(&names.selector())),
+        address: Some(names.address(&validated.namespace)),
+        model_digest: Some(validated.contract.serving.model.sha256.to_string()),
+        space_id: Some(validated.space.to_string()),
+        policy: Some(policy(observed)),
+        cache: cache(observed),
+        conditions: merge(model, verdicts, now),
+    }
+}
+
+/// The status of a model that was not applied: what was so before still is, but for what the verdicts say.
+pub(super) fn of_refused(
+    model: &EmbeddingModel,
+    verdicts: Vec<Verdict>,
+    now: Timestamp,
+) -> EmbeddingModelStatus {
+    EmbeddingModelStatus {
+        observed_generation: model.metadata.generation,
+        conditions: merge(model, verdicts, now),
+        ..model.status.clone().unwrap_or_default()
+    }
+}
+
+/// Whether every pod is of the Deployment's newest revision and there is none beside them.
+pub(super) fn is_rolled_out(deployment: &Deployment) -> bool {
+    Rollout::of(deployment).is_done()
+}
+
+/// How a pod looks from outside.
+pub(super) fn view(pod: &Pod, report: Option<Result<ModelReport, String>>) -> PodView {
+    PodView { name: pod.name_any(), trouble: troubles::of_pod(pod), report }
+}
+
+// === impl PodView ===
+
+impl PodView {
+    fn said(&self) -> Option<&ModelReport> {
+        self.report.as_ref()?.as_ref().ok()
+    }
+}
+
+// === impl Rollout ===
+
+impl Rollout {
+    fn of(deployment: &Deployment) -> Self {
+        let status = deployment.status.clone().unwrap_or_default();
+        let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+        Rollout {
+            wanted,
+            there: status.replicas.unwrap_or(0),
+            updated: status.updated_replicas.unwrap_or(0),
+            ready: status.ready_replicas.unwrap_or(0),
+            available: status.available_replicas.unwrap_or(0),
+            is_current: status.observed_generation >= deployment.metadata.generation,
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.is_current && self.updated == self.there && self.updated >= self.wanted
+    }
+}
+
+// === free functions ===
+
+fn policy(observed: &Observed<'_>) -> PolicyStatus {
+    let desired_hash = observed.validated.policy_hash.clone();
+    let follows = |pod: &&PodView| pod.said().is_some_and(|said| said.policy_hash == desired_hash);
+    PolicyStatus {
+        pods_current: count(observed.pods.iter().filter(follows).count()),
+        pods_total: count(observed.pods.len()),
+        desired_hash,
+    }
+}
+
+fn cache(observed: &Observed<'_>) -> Option<CacheStatus> {
+    let caches: Vec<_> =
+        observed.pods.iter().filter_map(|pod| pod.said()?.cache.as_ref()).collect();
+    let sum = |part: fn(&embark_crds::contract::report::CacheReport) -> u64| {
+        let sum = caches.iter().fold(0_u64, |sum, cache| sum.saturating_add(part(cache)));
+        i64::try_from(sum).unwrap_or(i64::MAX)
+    };
+    (!caches.is_empty()).then(|| CacheStatus {
+        hit_percent: None,
+        entries: sum(|cache| cache.memory.entries),
+        bytes: sum(|cache| cache.memory.bytes.saturating_add(cache.disk.bytes)),
+    })
+}
+
+fn count(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}

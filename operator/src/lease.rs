@@ -1,0 +1,165 @@
+//! Which replica leads: the one that holds a Lease. Time is what this process observes; no clock of another machine is
+//! believed. A leader that cannot renew has stopped before another may begin.
+
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+    jiff::Timestamp,
+};
+use kube::{Api, Client, api::PostParams};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tracing::{debug, info, warn};
+
+use crate::settings::LeaseSettings;
+
+/// Takes and holds the Lease.
+pub(crate) struct Elector {
+    api: Api<Lease>,
+    settings: LeaseSettings,
+    /// The Lease as another replica left it, and since when it has been so.
+    seen: Option<(LeaseSpec, Instant)>,
+}
+
+/// What a look at the Lease led to.
+#[derive(Debug, PartialEq, Eq)]
+enum Turn {
+    Ours,
+    Others { holder: String },
+}
+
+// === impl Elector ===
+
+impl Elector {
+    pub(crate) fn new(client: Client, settings: LeaseSettings) -> Self {
+        Elector { api: Api::namespaced(client, &settings.namespace), settings, seen: None }
+    }
+
+    /// Waits until this replica holds the Lease.
+    pub(crate) async fn acquire(&mut self) {
+        let mut told = None;
+        loop {
+            // A look that hangs is as good as one that failed.
+            match timeout(self.settings.renew_within, self.turn()).await {
+                Ok(Ok(Turn::Ours)) => break,
+                Ok(Ok(Turn::Others { holder })) if told.as_ref() != Some(&holder) => {
+                    info!(leader = holder, "waiting: another replica leads");
+                    told = Some(holder);
+                }
+                Ok(Ok(Turn::Others { .. })) => {}
+                Ok(Err(error)) => warn!("the lease cannot be had: {error}"),
+                Err(_) => warn!("the lease cannot be had: no answer in time"),
+            }
+            sleep(self.settings.retry).await;
+        }
+        info!(identity = self.settings.identity, "leading");
+    }
+
+    /// Renews the Lease until it is lost, or could be before long.
+    pub(crate) async fn hold(&mut self) {
+        let mut deadline = Instant::now() + self.settings.renew_within;
+        loop {
+            sleep(self.settings.retry).await;
+            // Counted from before the request: when its answer comes late, others have seen it earlier.
+            let asked = Instant::now();
+            match timeout_at(deadline, self.turn()).await {
+                Ok(Ok(Turn::Ours)) => deadline = asked + self.settings.renew_within,
+                Ok(Ok(Turn::Others { holder })) => {
+                    warn!(leader = holder, "the lease was taken");
+                    return;
+                }
+                Ok(Err(error)) => debug!("the lease was not renewed: {error}"),
+                Err(_) => {}
+            }
+            if Instant::now() >= deadline {
+                warn!("the lease could not be renewed within {:?}", self.settings.renew_within);
+                return;
+            }
+        }
+    }
+
+    /// Gives the Lease back, so that another replica need not wait for its end.
+    pub(crate) async fn release(&mut self) {
+        let released = async {
+            let Some(mut lease) = self.api.get_opt(&self.settings.name).await? else {
+                return Ok(());
+            };
+            let spec = lease.spec.get_or_insert_default();
+            if spec.holder_identity.as_deref() != Some(&self.settings.identity) {
+                return Ok(());
+            }
+            spec.holder_identity = None;
+            spec.renew_time = Some(MicroTime(Timestamp::now()));
+            self.replace(&lease).await
+        };
+        match timeout(self.settings.retry, released).await {
+            Ok(Ok(())) => debug!("the lease is released"),
+            Ok(Err(error)) => debug!("the lease was not released: {error}"),
+            Err(_) => debug!("the lease was not released in time"),
+        }
+    }
+
+    /// Looks at the Lease, and takes or renews it where that may be.
+    async fn turn(&mut self) -> kube::Result<Turn> {
+        let Some(mut lease) = self.api.get_opt(&self.settings.name).await? else {
+            return self.create().await;
+        };
+        let spec = lease.spec.get_or_insert_default();
+        let holder = spec.holder_identity.clone().unwrap_or_default();
+        let is_ours = holder == self.settings.identity;
+        if !is_ours && !holder.is_empty() && !self.has_ended(spec) {
+            return Ok(Turn::Others { holder });
+        }
+        let now = MicroTime(Timestamp::now());
+        if !is_ours {
+            spec.acquire_time = Some(now.clone());
+            spec.lease_transitions = Some(spec.lease_transitions.unwrap_or(0).saturating_add(1));
+        }
+        spec.holder_identity = Some(self.settings.identity.clone());
+        spec.lease_duration_seconds = Some(self.seconds());
+        spec.renew_time = Some(now);
+        self.replace(&lease).await?;
+        self.seen = None;
+        Ok(Turn::Ours)
+    }
+
+    async fn create(&self) -> kube::Result<Turn> {
+        let now = MicroTime(Timestamp::now());
+        let lease = Lease {
+            metadata: ObjectMeta {
+                name: Some(self.settings.name.clone()),
+                ..ObjectMeta::default()
+            },
+            spec: Some(LeaseSpec {
+                holder_identity: Some(self.settings.identity.clone()),
+                lease_duration_seconds: Some(self.seconds()),
+                acquire_time: Some(now.clone()),
+                renew_time: Some(now),
+                lease_transitions: Some(0),
+                ..LeaseSpec::default()
+            }),
+        };
+        self.api.create(&PostParams::default(), &lease).await?;
+        Ok(Turn::Ours)
+    }
+
+    /// Writes the Lease, unless somebody else did since it was read: the server compares resource versions.
+    async fn replace(&self, lease: &Lease) -> kube::Result<()> {
+        self.api.replace(&self.settings.name, &PostParams::default(), lease).await.map(drop)
+    }
+
+    /// Whether the Lease has been as it is for so long that its holder must have stopped.
+    fn has_ended(&mut self, spec: &LeaseSpec) -> bool {
+        let now = Instant::now();
+        match &self.seen {
+            Some((seen, since)) if seen == spec => now >= *since + self.settings.duration,
+            _ => {
+                self.seen = Some((spec.clone(), now));
+                false
+            }
+        }
+    }
+
+    fn seconds(&self) -> i32 {
+        i32::try_from(self.settings.duration.as_secs()).unwrap_or(i32::MAX)
+    }
+}
