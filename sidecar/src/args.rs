@@ -71,9 +71,10 @@ Examples:
   embark-sidecar embed --model quickstart \"The weather is lovely today.\"
   embark-sidecar embed --model quickstart < sentences.txt > vectors.jsonl
 
-Each line has: text, vector, source (where the vector came from), age_ms, tokens, truncated; or text and error.
-Line N of standard input is answered by line N of the output: a blank line, which is no text, by an error. Texts that
-fail do not keep others from being embedded; it then ends with 1.")]
+Each line has: text, vector, source (where the vector came from), age_ms, tokens, truncated; or
+text and error.
+Line N of standard input is answered by line N of the output; a blank line, which is no text, by
+an error. Texts that fail do not keep others from being embedded; it then ends with 1.")]
 pub struct Embed {
     /// The server, such as 127.0.0.1:8081 or http://host:8081.
     #[arg(long, env = "EMBARK_ADDRESS", default_value = "127.0.0.1:8081")]
@@ -98,8 +99,9 @@ Examples:
   embark-sidecar check model.yaml
   embark-sidecar check --target cluster models/
 
-It looks at the manifests alone: their fields, that each name stands once, that built-in files exist. The files that
-they name are not opened, so whether a model is there, has its sha256 and runs is found out by serve.
+It looks at the manifests alone: their fields, that no name stands twice, and that built-in
+files exist. The files that they name are not opened: whether a model is there, has its sha256
+and can be run is found out by serve.
 
 Ends with 0 when every manifest is good, with 1 when one is not.")]
 pub struct Check {
