@@ -8,8 +8,15 @@ use embark_operator::args::{Arguments, Command, Crds};
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
-        Command::Crds(Crds::Print) => io::stdout()
-            .write_all(embark_crds::crd::crd_yaml().as_bytes())
-            .context("failed to write to standard output"),
+        Command::Crds(Crds::Print) => print(&embark_crds::crd::crd_yaml()),
+    }
+}
+
+/// Writes all of it, or as much as the reader wants: one who has enough, as `head` does, is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("failed to write to standard output"),
     }
 }

@@ -64,7 +64,7 @@ impl Config {
     /// Everything that is wrong with any of them, a line each.
     pub fn read(arguments: &args::Serve) -> Result<Self, Failure> {
         let (found, mut errors) = read_all(&arguments.manifest);
-        errors.extend(duplicates(&found));
+        errors.extend(duplicates(&found, Target::Local));
         let mut models = Vec::new();
         for Found { path, manifest } in found {
             match model(&path, &manifest) {
@@ -123,13 +123,19 @@ fn model(path: &Path, manifest: &Manifest) -> Result<ModelConfig, Vec<String>> {
     Ok(ModelConfig { contract, base })
 }
 
-fn duplicates(found: &[Found]) -> Vec<String> {
-    let mut files: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+/// Names that stand more than once, a line each. In a cluster a name may stand once in each namespace.
+pub fn duplicates(found: &[Found], target: Target) -> Vec<String> {
+    let mut files: BTreeMap<(&str, Option<&str>), Vec<String>> = BTreeMap::new();
     for Found { path, manifest } in found {
-        files.entry(&manifest.metadata.name).or_default().push(path.display().to_string());
+        let metadata = &manifest.metadata;
+        let namespace = match target {
+            Target::Local => None,
+            Target::Cluster => metadata.namespace.as_deref(),
+        };
+        files.entry((&metadata.name, namespace)).or_default().push(path.display().to_string());
     }
     files.retain(|_, paths| paths.len() > 1);
-    let line = |(name, paths): (&str, Vec<String>)| {
+    let line = |((name, _), paths): ((&str, Option<&str>), Vec<String>)| {
         format!("metadata.name: {name:?} is given more than once: {}", paths.join(", "))
     };
     files.into_iter().map(line).collect()
