@@ -1,11 +1,15 @@
 //! Hashes that name things: the space that a vector lives in, and the whole of a contract.
 //!
 //! Every hash is BLAKE3-256 over fields that are each preceded by their length, so that no two lists of fields give the
-//! same bytes. Names never enter: only what decides a vector does.
+//! same bytes. Names never enter: only what decides a vector does. The words that stand for choices are written out here,
+//! apart from how Rust spells them: who renames a variant must not lose every cache.
 
 use std::fmt;
 
-use crate::contract::{Input, Normalization, Overlong, Pooling, ServingConfig, TextInput};
+use crate::contract::{
+    Channels, ImageDtype, ImageInput, Input, Layout, Normalization, Overlong, Pooling, Resize,
+    ServingConfig, TensorDtype, TensorInput, TextInput,
+};
 
 /// The version of our own preprocessing and pooling. Raise it whenever a change of ours can change a vector.
 const PREPROCESSING_VERSION: u32 = 1;
@@ -118,25 +122,8 @@ impl FieldHasher {
 fn hash_input(hasher: &mut FieldHasher, input: &Input) {
     match input {
         Input::Text(text) => hash_text(hasher, text),
-        Input::Image(image) => {
-            hasher.text("image");
-            hasher.number(image.width.into());
-            hasher.number(image.height.into());
-            hasher.text(&format!("{:?}", image.resize));
-            hasher.text(&format!("{:?}", image.layout));
-            hasher.text(&format!("{:?}", image.channels));
-            hasher.text(&format!("{:?}", image.dtype));
-            hasher.reals(&image.mean);
-            hasher.reals(&image.std);
-        }
-        Input::Tensor(tensor) => {
-            hasher.text("tensor");
-            hasher.number(tensor.shape.len() as u64);
-            for &n in &tensor.shape {
-                hasher.number(n.into());
-            }
-            hasher.text(&format!("{:?}", tensor.dtype));
-        }
+        Input::Image(image) => hash_image(hasher, image),
+        Input::Tensor(tensor) => hash_tensor(hasher, tensor),
         Input::Categorical(categorical) => {
             hasher.text("categorical");
             hasher.bytes(&categorical.vocabulary.sha256.0);
@@ -158,5 +145,46 @@ fn hash_text(hasher: &mut FieldHasher, text: &TextInput) {
         Pooling::Mean => "Mean",
         Pooling::Cls => "CLS",
         Pooling::LastToken => "LastToken",
+    });
+}
+
+fn hash_image(hasher: &mut FieldHasher, image: &ImageInput) {
+    hasher.text("image");
+    hasher.number(image.width.into());
+    hasher.number(image.height.into());
+    hasher.text(match image.resize {
+        Resize::Stretch => "Stretch",
+        Resize::FitCrop => "FitCrop",
+    });
+    hasher.text(match image.layout {
+        Layout::Nhwc => "Nhwc",
+        Layout::Nchw => "Nchw",
+    });
+    hasher.text(match image.channels {
+        Channels::Rgb => "Rgb",
+        Channels::Bgr => "Bgr",
+    });
+    hasher.text(match image.dtype {
+        ImageDtype::Uint8 => "Uint8",
+        ImageDtype::Float32 => "Float32",
+    });
+    hasher.reals(&image.mean);
+    hasher.reals(&image.std);
+}
+
+fn hash_tensor(hasher: &mut FieldHasher, tensor: &TensorInput) {
+    hasher.text("tensor");
+    hasher.number(tensor.shape.len() as u64);
+    for &n in &tensor.shape {
+        hasher.number(n.into());
+    }
+    hasher.text(match tensor.dtype {
+        TensorDtype::Float32 => "Float32",
+        TensorDtype::Float64 => "Float64",
+        TensorDtype::Int32 => "Int32",
+        TensorDtype::Int64 => "Int64",
+        TensorDtype::Uint8 => "Uint8",
+        TensorDtype::Int8 => "Int8",
+        TensorDtype::Bool => "Bool",
     });
 }

@@ -25,11 +25,14 @@ static SPEC: LazyLock<Schema> = LazyLock::new(|| {
 /// Patterns in words, for messages.
 const PATTERNS_IN_WORDS: &[(&str, &str)] = &[
     (QUANTITY_PATTERN, "must be a quantity such as 64Mi or 2Gi"),
-    (DURATION_PATTERN, "must be a duration such as 24h, 1h30m or 50ms"),
+    (DURATION_PATTERN, "must be a duration with its unit, such as 24h, 1h30m or 50ms"),
     ("^[0-9a-fA-F]{64}$", "must be 64 hex digits"),
     ("^-?(0(\\.[0-9]+)?|1(\\.0+)?)$", "must be a number from -1 to 1"),
     ("^(100|[0-9]{1,2})%$", "must be a percentage from 0% to 100%"),
 ];
+
+/// Patterns whose texts YAML takes for nothing else, so that they need no quotes.
+const NEED_NO_QUOTES: &[&str] = &[QUANTITY_PATTERN, DURATION_PATTERN];
 
 /// One node of a structural schema.
 #[derive(Debug)]
@@ -128,6 +131,24 @@ impl Schema {
             },
         }
     }
+
+    /// What a text must be; `None`: it has no pattern, or one without words.
+    fn pattern_in_words(&self) -> Option<&'static str> {
+        let pattern = self.pattern.as_ref()?.as_str();
+        PATTERNS_IN_WORDS.iter().find(|(known, _)| *known == pattern).map(|(_, words)| *words)
+    }
+
+    /// What a value of another type should have been: all that its text must be, so that mending the one does not uncover
+    /// the other.
+    fn kind_in_words(&self) -> String {
+        let needs_no_quotes =
+            self.pattern.as_ref().is_some_and(|p| NEED_NO_QUOTES.contains(&p.as_str()));
+        match (self.kind, self.pattern_in_words()) {
+            (Kind::String | Kind::IntOrString, Some(words)) if needs_no_quotes => words.to_owned(),
+            (Kind::String, Some(words)) => format!("{words} (put it in quotes)"),
+            _ => self.kind.in_words().to_owned(),
+        }
+    }
 }
 
 // === impl Kind ===
@@ -200,8 +221,13 @@ impl Range {
             && self.most.is_none_or(|most| number <= most)
     }
 
+    fn is_exact(self) -> bool {
+        self.least.is_some() && self.least == self.most
+    }
+
     fn in_words(self) -> String {
         match (self.least, self.most) {
+            (Some(least), Some(_)) if self.is_exact() => format!("exactly {least}"),
             (Some(least), Some(most)) => format!("from {least} to {most}"),
             (Some(least), None) => format!("at least {least}"),
             (None, Some(most)) => format!("at most {most}"),
@@ -228,7 +254,7 @@ impl Walk {
             return;
         }
         if !schema.kind.accepts(value) {
-            return self.push(path, Some(value), schema.kind.in_words());
+            return self.push(path, Some(value), schema.kind_in_words());
         }
         if !schema.words.is_empty() && !schema.words.contains(value) {
             let words = texts_of(&schema.words).join(", ");
@@ -308,17 +334,21 @@ impl Walk {
         let value = Value::String(text.to_owned());
         let characters = text.chars().count();
         if !schema.length.holds(characters as f64) {
-            let allowed = schema.length.in_words();
-            let message = format!("has {characters} characters, it must have {allowed}");
+            let allowed = match schema.pattern_in_words() {
+                // A text of one length alone: its pattern says it, and what it is made of.
+                Some(words) if schema.length.is_exact() => words.to_owned(),
+                _ => format!("must have {}", schema.length.in_words()),
+            };
+            let plural = if characters == 1 { "" } else { "s" };
+            let message = format!("has {characters} character{plural}, it {allowed}");
             return self.push(path, Some(&value), message);
         }
         let Some(pattern) = schema.pattern.as_ref().filter(|pattern| !pattern.is_match(text))
         else {
             return;
         };
-        let words = PATTERNS_IN_WORDS.iter().find(|(known, _)| *known == pattern.as_str());
-        match words {
-            Some((_, words)) => self.push(path, Some(&value), *words),
+        match schema.pattern_in_words() {
+            Some(words) => self.push(path, Some(&value), words),
             None => self.push(path, Some(&value), format!("must match {pattern}")),
         }
     }

@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use crate::{
     args,
-    children::{Children, Guarded},
+    children::Children,
     controller::{self, Context},
     http::{self, Http},
     lease::Elector,

@@ -1,6 +1,9 @@
 //! The binary as a user calls it.
 
-use std::process::{Command, Output};
+use std::{
+    io::Read as _,
+    process::{Command, Output, Stdio},
+};
 
 fn operator(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_embark-operator")).args(arguments).output().expect("it starts")
@@ -12,6 +15,24 @@ fn crds_print_writes_the_committed_file() {
     assert!(output.status.success());
     let committed = include_str!("../../crds/embeddingmodels.embark.dev.yaml");
     assert!(output.stdout == committed.as_bytes(), "the committed CRD is not what the types make");
+}
+
+#[test]
+fn a_reader_who_has_enough_is_no_failure() {
+    let mut printing = Command::new(env!("CARGO_BIN_EXE_embark-operator"))
+        .args(["crds", "print"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut first = [0];
+    // Far less than a pipe holds of it: the rest is written after the reader has gone.
+    let mut reader = printing.stdout.take().unwrap();
+    reader.read_exact(&mut first).unwrap();
+    drop(reader);
+    let output = printing.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert!(output.status.success(), "{}", output.status);
 }
 
 #[test]

@@ -19,7 +19,7 @@ pub struct Arguments {
     /// How log lines are written, to standard error.
     #[arg(long, value_enum, default_value_t, global = true, env = "EMBARK_LOG_FORMAT", help_heading = LOGS)]
     pub log_format: LogFormat,
-    /// What is logged: error, warn, info, debug or trace; or a filter by module.
+    /// What is logged: error, warn, info, debug, trace or off; or a filter by module, such as embark_sidecar=debug,info.
     #[arg(long, default_value = "info", global = true, env = "EMBARK_LOG_LEVEL", help_heading = LOGS)]
     pub log_level: String,
     /// What to do.
@@ -75,7 +75,10 @@ Examples:
   embark-sidecar embed --model quickstart \"The weather is lovely today.\"
   embark-sidecar embed --model quickstart < sentences.txt > vectors.jsonl
 
-Each line has: text, vector, source (where the vector came from), age_ms, tokens, truncated; or text and error.")]
+Each line has: text, vector, source (where the vector came from), age_ms, tokens, truncated; or
+text and error.
+Line N of standard input is answered by line N of the output; a blank line, which is no text, by
+an error. Texts that fail do not keep others from being embedded; it then ends with 1.")]
 pub struct Embed {
     /// The server, such as 127.0.0.1:8081 or http://host:8081.
     #[arg(long, env = "EMBARK_ADDRESS", default_value = "127.0.0.1:8081")]
@@ -89,7 +92,7 @@ pub struct Embed {
     /// How many values of each vector; by default the model's.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub dimensions: Option<u32>,
-    /// The texts. Without any, each line of standard input is one.
+    /// The texts. Without any, each line of standard input is one; a blank line is an error in its place.
     pub text: Vec<String>,
 }
 
@@ -99,6 +102,10 @@ pub struct Embed {
 Examples:
   embark-sidecar check model.yaml
   embark-sidecar check --target cluster models/
+
+It looks at the manifests alone: their fields, that no name stands twice, and that built-in
+files exist. The files that they name are not opened: whether a model is there, has its sha256
+and can be run is found out by serve.
 
 Ends with 0 when every manifest is good, with 1 when one is not.")]
 pub struct Check {
@@ -118,6 +125,19 @@ pub enum Target {
     /// By the operator.
     Cluster,
 }
+
+// === impl Target ===
+
+impl From<Target> for embark_crds::resolve::Target {
+    fn from(target: Target) -> Self {
+        match target {
+            Target::Local => embark_crds::resolve::Target::Local,
+            Target::Cluster => embark_crds::resolve::Target::Cluster,
+        }
+    }
+}
+
+// === free functions ===
 
 fn local(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))

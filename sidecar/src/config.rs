@@ -115,7 +115,7 @@ pub fn read_all(paths: &[PathBuf]) -> (Vec<Found>, Vec<String>) {
 
 fn of_manifests(paths: &[PathBuf]) -> Result<Vec<ModelConfig>, Vec<String>> {
     let (found, mut errors) = read_all(paths);
-    errors.extend(duplicates(&found));
+    errors.extend(duplicates(&found, Target::Local));
     let mut models = Vec::new();
     for Found { path, manifest } in found {
         match model(&path, &manifest) {
@@ -139,13 +139,19 @@ fn model(path: &Path, manifest: &Manifest) -> Result<ModelConfig, Vec<String>> {
     Ok(ModelConfig { contract, base, unsupported })
 }
 
-fn duplicates(found: &[Found]) -> Vec<String> {
-    let mut files: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+/// Names that stand more than once, a line each. In a cluster a name may stand once in each namespace.
+pub fn duplicates(found: &[Found], target: Target) -> Vec<String> {
+    let mut files: BTreeMap<(&str, Option<&str>), Vec<String>> = BTreeMap::new();
     for Found { path, manifest } in found {
-        files.entry(&manifest.metadata.name).or_default().push(path.display().to_string());
+        let metadata = &manifest.metadata;
+        let namespace = match target {
+            Target::Local => None,
+            Target::Cluster => metadata.namespace.as_deref(),
+        };
+        files.entry((&metadata.name, namespace)).or_default().push(path.display().to_string());
     }
     files.retain(|_, paths| paths.len() > 1);
-    let line = |(name, paths): (&str, Vec<String>)| {
+    let line = |((name, _), paths): ((&str, Option<&str>), Vec<String>)| {
         format!("metadata.name: {name:?} is given more than once: {}", paths.join(", "))
     };
     files.into_iter().map(line).collect()

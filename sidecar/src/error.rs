@@ -8,8 +8,6 @@ use std::fmt;
 pub enum ErrorKind {
     /// No served model has the name.
     ModelUnknown,
-    /// Not cached, and the caller wanted nothing computed.
-    Miss,
     /// The model has no prompt of the name.
     PromptUnknown,
     /// A batch of nothing.
@@ -71,7 +69,6 @@ impl ErrorKind {
     /// Every kind.
     pub const ALL: &'static [ErrorKind] = &[
         ErrorKind::ModelUnknown,
-        ErrorKind::Miss,
         ErrorKind::PromptUnknown,
         ErrorKind::ItemsEmpty,
         ErrorKind::TooManyItems,
@@ -97,7 +94,6 @@ impl ErrorKind {
     pub fn reason(self) -> &'static str {
         match self {
             ErrorKind::ModelUnknown => "MODEL_UNKNOWN",
-            ErrorKind::Miss => "MISS",
             ErrorKind::PromptUnknown => "PROMPT_UNKNOWN",
             ErrorKind::ItemsEmpty => "ITEMS_EMPTY",
             ErrorKind::TooManyItems => "TOO_MANY_ITEMS",
@@ -146,6 +142,17 @@ impl Error {
     #[must_use]
     pub fn about(self, field: impl Into<String>, value: &str) -> Self {
         Error { field: field.into(), value: abbreviate(value), ..self }
+    }
+
+    /// The same failure, with its field below `parent`, in the sentence that opens with it too.
+    #[must_use]
+    pub fn below(self, parent: &str) -> Self {
+        let field = format!("{parent}.{}", self.field);
+        let message = match self.message.strip_prefix(&self.field) {
+            Some(rest) => format!("{field}{rest}"),
+            None => self.message,
+        };
+        Error { field, message, ..self }
     }
 
     /// The same failure, with what is allowed.

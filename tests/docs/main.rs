@@ -1,5 +1,5 @@
-//! The README is true: every command of it is run, in their order, in a network namespace of its own, where the
-//! default ports are free. Needs root, or a system that lets users make namespaces.
+//! What the documents say is true: every command of theirs is run, in their order, in a network namespace of its own,
+//! where the default ports are free. Needs root, or a system that lets users make namespaces.
 
 #![cfg(test)]
 
@@ -13,10 +13,22 @@ use std::{
 use embark_tests::programs;
 
 /// Documents with commands.
-const DOCUMENTS: [&str; 1] = ["README.md"];
+const DOCUMENTS: [&str; 2] = ["README.md", "examples/clients/README.md"];
 /// Commands that are not run here, and what runs them.
-const ELSEWHERE: [(&str, &str); 2] =
-    [("cargo demo", "tests/run has a stage for it"), ("bash tests/run", "it runs this test")];
+const ELSEWHERE: [(&str, &str); 4] = [
+    ("cargo demo", "tests/run has a stage for it"),
+    ("bash tests/run", "it runs this test"),
+    (
+        "go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4",
+        "tests/run has a stage for it, which installs this version",
+    ),
+    (
+        "python3 -m venv .venv && .venv/bin/pip install grpcio grpcio-tools",
+        "tests/run has a stage for it; its environment stands in for .venv",
+    ),
+];
+/// The folder of a Python environment, as documents have it.
+const VENV: &str = ".venv";
 /// What a server that is left running is waited for by.
 const SERVE: &str = "embark-sidecar serve ";
 
@@ -32,7 +44,8 @@ fn every_command_of_the_documents_runs() {
 
 #[test]
 fn links_of_the_documents_lead_somewhere() {
-    for document in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "examples/README.md"] {
+    let more = ["ARCHITECTURE.md", "CONTRIBUTING.md", "examples/README.md"];
+    for document in DOCUMENTS.iter().chain(&more) {
         let path = programs::root().join(document);
         let text = fs::read_to_string(&path).unwrap();
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
@@ -41,6 +54,20 @@ fn links_of_the_documents_lead_somewhere() {
             assert!(!local || found, "{document} links to {target}, which is not there");
         }
     }
+}
+
+#[test]
+fn what_is_run_elsewhere_is_what_the_documents_say() {
+    let read = |file: &str| fs::read_to_string(programs::root().join(file)).unwrap();
+    let documents = DOCUMENTS.map(read);
+    for (command, _) in ELSEWHERE {
+        let said = documents.iter().any(|text| text.lines().any(|line| line == command));
+        assert!(said, "no document says {command:?} any more");
+    }
+    let stages = read("tests/run.d/stages.sh");
+    let version = stages.lines().find_map(|line| line.strip_prefix("readonly GRPCURL_VERSION="));
+    let install = format!("grpcurl@{}", version.expect("the stage has a version"));
+    assert!(ELSEWHERE.iter().any(|(command, _)| command.ends_with(&install)), "{install}");
 }
 
 /// The lines of a document's ```sh fences that are to be run.
@@ -101,10 +128,13 @@ fn clone() -> tempfile::TempDir {
     for entry in fs::read_dir(programs::root()).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap();
-        if name != "target" && name != "embark-data" {
+        if name != "target" && name != "embark-data" && name != VENV {
             symlink(&path, folder.path().join(name)).unwrap();
         }
     }
+    // <environment>/bin/python
+    let python = programs::from_environment("EMBARK_TEST_PYTHON");
+    symlink(python.ancestors().nth(2).unwrap(), folder.path().join(VENV)).unwrap();
     folder
 }
 

@@ -62,7 +62,8 @@ async fn unsupported(manifest: &Manifest) -> Vec<String> {
     };
     let lines: Vec<String> = served.sentences().iter().map(line).collect();
     let note = format!("; not served by this version: {}", lines.join("; "));
-    assert!(checked.output.trim_end().ends_with(&format!("{note})")), "{checked:?} has no {note}");
+    let said = checked.output.lines().next().unwrap_or_default();
+    assert!(said.ends_with(&format!("{note})")), "{checked:?} has no {note}");
     lines
 }
 
@@ -89,6 +90,24 @@ async fn an_input_of_two_kinds_is_refused() {
 async fn a_source_without_digest_is_refused() {
     let manifest = tiny().without("/spec/model/source/sha256");
     assert_eq!(refused_manifest(&manifest).await, ["spec.model.source.sha256: is required"]);
+}
+
+#[tokio::test]
+async fn a_number_where_a_duration_is_due_is_told_of_its_unit_at_once() {
+    let sentence = "must be a duration with its unit, such as 24h, 1h30m or 50ms";
+    for (value, shown) in [(json!(24), "24"), (json!("24"), "\"24\"")] {
+        let manifest = tiny().with("/spec/cache/ttl", value);
+        let lines = refused_manifest(&manifest).await;
+        assert_eq!(lines, [format!("spec.cache.ttl: {shown} {sentence}")]);
+    }
+}
+
+#[tokio::test]
+async fn a_digest_of_another_length_is_told_its_length() {
+    let pinned = format!("sha256:{}", "0".repeat(64));
+    let lines = refused_manifest(&tiny().with("/spec/model/source/sha256", pinned)).await;
+    let sentence = "has 71 characters, it must be 64 hex digits";
+    assert!(lines.len() == 1 && lines[0].ends_with(sentence), "{lines:?}");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The command line: `embed`, `check`, help, logs, and what becomes of it when nobody listens.
+//! The command line: `embed`, help, logs, and what becomes of it when nobody listens.
 
 use std::{fs, path::PathBuf, process::Stdio};
 
@@ -87,8 +87,27 @@ async fn lines_of_standard_input_are_texts_and_stay_in_order() {
         assert!(difference(&vector(line), &right.vector) <= 1e-5, "{line}");
     }
     assert_eq!(good(embed(&sidecar, &[], "").await), Vec::<Value>::new());
-    let crlf = good(embed(&sidecar, &[], "one\r\n\r\ntwo").await);
+    let crlf = good(embed(&sidecar, &[], "one\r\ntwo").await);
     assert_eq!((&crlf[0]["text"], &crlf[1]["text"]), (&json!("one"), &json!("two")));
+    sidecar.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blank_line_is_answered_in_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let sidecar = Sidecar::serve(folder.path(), &tiny()).await;
+    // Across batches, with blank lines of both kinds of line end.
+    let input = format!("one\n\r\n{}\nlast", "good\n".repeat(40));
+    let finished = embed(&sidecar, &[], &input).await;
+    assert_eq!(finished.code, 1);
+    assert_eq!(finished.errors, "error: 2 texts failed; lines 2, 43 of the output say why\n");
+    let embedded = lines(&finished);
+    assert_eq!(embedded.len(), input.lines().count());
+    for (line, text) in embedded.iter().zip(input.lines()) {
+        assert_eq!(line["text"], text);
+        let blank = "TEXT_EMPTY: is empty; a text has at least 1 byte";
+        assert_eq!(line["error"] == blank, text.is_empty(), "{line}");
+    }
     sidecar.stop().await;
 }
 
@@ -100,7 +119,7 @@ async fn a_text_that_fails_does_so_alone() {
     let long = "x".repeat(17);
     let finished = embed(&sidecar, &["", "fine", &long], "").await;
     assert_eq!(finished.code, 1);
-    assert_eq!(finished.errors, "error: 2 texts failed; their lines say why\n");
+    assert_eq!(finished.errors, "error: 2 texts failed; lines 1, 3 of the output say why\n");
     let embedded = lines(&finished);
     let error = |line: &Value| line["error"].as_str().unwrap_or_default().to_owned();
     assert!(error(&embedded[0]).starts_with("TEXT_EMPTY: "), "{}", embedded[0]);
@@ -113,7 +132,8 @@ async fn a_text_that_fails_does_so_alone() {
     let input = format!("{}{}fine\n", format!("{long}\n").repeat(64), "good\n".repeat(32));
     let finished = embed(&sidecar, &[], &input).await;
     assert_eq!(finished.code, 1, "{}", finished.errors);
-    assert_eq!(finished.errors, "error: 64 texts failed; their lines say why\n");
+    let sentence = "64 texts failed; lines 1, 2, 3, 4, 5, 6, 7, 8, … of the output say why";
+    assert_eq!(finished.errors, format!("error: {sentence}\n"));
     let embedded = lines(&finished);
     assert_eq!(embedded.len(), 97);
     assert_eq!(embedded.iter().filter(|line| line.get("vector").is_some()).count(), 33);
@@ -121,7 +141,7 @@ async fn a_text_that_fails_does_so_alone() {
 
     let finished = embed(&sidecar, &[&long], "").await;
     assert_eq!((finished.code, lines(&finished).len()), (1, 1), "{finished:?}");
-    assert_eq!(finished.errors, "error: 1 text failed; its line says why\n");
+    assert_eq!(finished.errors, "error: 1 text failed; line 1 of the output says why\n");
     sidecar.stop().await;
 }
 
@@ -154,8 +174,7 @@ async fn a_request_that_cannot_be_answered_is_one_sentence() {
     command.args(["embed", "--address", sidecar.grpc()]);
     let finished = programs::run(command, b"good\n\xff\xfe\n").await;
     assert_eq!(finished.code, 1, "{finished:?}");
-    assert!(finished.errors.starts_with("error: standard input: "), "{finished:?}");
-    assert!(finished.errors.contains("UTF-8"), "{finished:?}");
+    assert_eq!(finished.errors, "error: standard input: line 2 is not UTF-8\n");
     sidecar.stop().await;
 }
 
@@ -175,9 +194,61 @@ async fn a_server_is_found_by_the_environment_and_missed_in_a_sentence() {
     assert_eq!((finished.code, finished.output.as_str()), (1, ""));
     let sentence = format!("nothing answers at {address}; is embark-sidecar serving there?");
     assert_eq!(finished.errors, format!("error: {sentence}\n"));
-    let finished = embark(["embed", "--address", "not an address", "a text"], b"").await;
-    assert_eq!(finished.code, 1);
-    assert_eq!(finished.errors, "error: --address: \"not an address\" is not HOST:PORT\n");
+}
+
+#[tokio::test]
+async fn an_address_that_is_none_is_told_what_it_must_be() {
+    let example = "HOST:PORT, such as 127.0.0.1:8081";
+    let [malformed, no_port] =
+        [format!("is not {example}"), format!("has no port; it must be {example}")];
+    for (address, sentence) in [
+        ("not an address", &malformed),
+        ("", &malformed),
+        (":8081", &malformed),
+        ("127.0.0.1:99999", &malformed),
+        ("127.0.0.1:8081/path", &malformed),
+        ("::1:8081", &malformed),
+        ("localhost", &no_port),
+        ("http://127.0.0.1/", &no_port),
+        ("[::1]", &no_port),
+    ] {
+        let finished = embark(["embed", "--address", address, "a text"], b"").await;
+        assert_eq!(finished.errors, format!("error: --address: {address:?} {sentence}\n"));
+        assert_eq!((finished.code, finished.output.as_str()), (1, ""));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_answers_and_is_no_embark_server_is_said_to_be_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let sidecar = Sidecar::serve(folder.path(), &tiny()).await;
+    // Takes each connection and ends it.
+    let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = other.local_addr().unwrap().to_string();
+    tokio::spawn(async move { while other.accept().await.is_ok() {} });
+    for address in [sidecar.admin(), &address] {
+        let finished = embark(["embed", "--address", address, "a text"], b"").await;
+        let sentence = "is no embark server; --address is that of its gRPC, by default port 8081, not of its admin port";
+        assert_eq!(finished.errors, format!("error: what answers at {address} {sentence}\n"));
+        assert_eq!((finished.code, finished.output.as_str()), (1, ""));
+    }
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn a_log_level_that_is_none_is_refused_and_a_filter_is_not() {
+    let file = example("quickstart.yaml").display().to_string();
+    for level in ["loud", "embark_sidecar=loud"] {
+        let finished = embark(["check", "--log-level", level, &file], b"").await;
+        assert_eq!((finished.code, finished.output.as_str()), (2, ""), "{finished:?}");
+        let allowed = "it must be error, warn, info, debug, trace or off, or a filter by module such as embark_sidecar=debug,info";
+        let sentence = format!("--log-level: {level:?} is not a level; {allowed}");
+        assert_eq!(finished.errors, format!("error: {sentence}\n"));
+    }
+    for level in ["warn", "embark_sidecar=debug,info"] {
+        let finished = embark(["check", "--log-level", level, &file], b"").await;
+        assert_eq!((finished.code, finished.errors.as_str()), (0, ""));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -239,123 +310,6 @@ async fn a_log_that_nobody_reads_does_not_end_the_server() {
     assert!(Command::new("kill").args(["-TERM", &id]).status().await.unwrap().success());
     let status = server.wait().await.unwrap();
     assert!(status.success(), "{status}");
-}
-
-#[tokio::test]
-async fn check_answers_with_the_sentences_of_the_custom_resource_definition() {
-    let folder = tempfile::tempdir().unwrap();
-    let crd = programs::root().join("crds/embeddingmodels.embark.dev.yaml");
-    let crd = fs::read_to_string(crd).unwrap();
-    let sentences: Vec<&str> =
-        crd.lines().filter_map(|line| line.split_once("message: ")).map(|(_, text)| text).collect();
-    let rules = [
-        ("/spec/cache/ttl", json!("0s"), "spec.cache.ttl: \"0s\""),
-        ("/spec/cache/memory/sizeLimit", json!("1Ki"), "spec.cache.memory.sizeLimit: \"1Ki\""),
-        ("/spec/cache/disk/sizeLimit", json!("1Mi"), "spec.cache.disk.sizeLimit: \"1Mi\""),
-        ("/spec/input/text/defaultPrompt", json!("x"), "spec.input.text.defaultPrompt: \"x\""),
-        (
-            "/spec/model/output/truncateDimensions",
-            json!(129),
-            "spec.model.output.truncateDimensions: 129",
-        ),
-        ("/spec/batching/maxDelay", json!("50ms"), "spec.batching.maxDelay: \"50ms\""),
-        ("/spec/model/source/uri", json!("ftp://a/b"), "spec.model.source.uri: \"ftp://a/b\""),
-        ("/spec/input/tensor", json!({"shape": [1]}), "spec.input:"),
-        ("/metadata/name", json!("Tiny"), "metadata.name: \"Tiny\""),
-    ];
-    for (pointer, value, place) in rules {
-        let file = tiny().with(pointer, value).write(folder.path());
-        let finished = embark(["check".as_ref(), file.as_os_str()], b"").await;
-        assert_eq!((finished.code, finished.output.as_str()), (1, ""), "{finished:?}");
-        assert_eq!(finished.errors.lines().count(), 1, "{finished:?}");
-        let (_, said) = finished.errors.trim_end().split_once(&format!("{place} ")).unwrap();
-        assert!(sentences.contains(&said), "{said:?} is no sentence of the CRD");
-    }
-}
-
-#[tokio::test]
-async fn check_says_who_accepts_a_manifest() {
-    let folder = tempfile::tempdir().unwrap();
-    let uri = "/spec/model/source/uri";
-    let both = Manifest::tiny("both").write(folder.path());
-    let local = Manifest::tiny("local").with(uri, "file://model.onnx").write(folder.path());
-    let cluster =
-        Manifest::tiny("cluster").with(uri, "pvc://models/tiny.onnx").write(folder.path());
-    let [both, local, cluster] = [both, local, cluster].map(|file| file.display().to_string());
-    let finished = embark(["check", &both, &local, &cluster], b"").await;
-    let expected = format!(
-        "{both}: both: good (local and cluster)\n{local}: local: good (local only)\n{cluster}: cluster: good (cluster only)\n"
-    );
-    assert_eq!((finished.code, finished.output), (0, expected), "{}", finished.errors);
-
-    let refused = async |target: &str, file: &str, sentence: &str| {
-        let finished = embark(["check", "--target", target, file], b"").await;
-        assert_eq!(finished.code, 1, "{finished:?}");
-        assert!(finished.errors.contains(sentence), "{finished:?}");
-    };
-    refused(
-        "cluster",
-        &local,
-        "spec.model.source.uri: \"file://model.onnx\" cannot be read in a cluster",
-    )
-    .await;
-    refused(
-        "local",
-        &cluster,
-        "spec.model.source.uri: \"pvc://models/tiny.onnx\" can be read in a cluster only",
-    )
-    .await;
-    let finished = embark(["check", "--target", "local", &local], b"").await;
-    assert_eq!((finished.code, finished.output), (0, format!("{local}: local: good (local)\n")));
-    let finished = embark(["check", "--target", "cluster", &cluster], b"").await;
-    assert_eq!(
-        (finished.code, finished.output),
-        (0, format!("{cluster}: cluster: good (cluster)\n"))
-    );
-}
-
-#[tokio::test]
-async fn check_tells_of_every_file() {
-    let folder = tempfile::tempdir().unwrap();
-    Manifest::tiny("good").write(folder.path());
-    Manifest::tiny("rule").with("/spec/cache/ttl", "0s").write(folder.path());
-    let structure = Manifest::tiny("structure").with("/spec/input/text/maxTokens", "many");
-    structure.with("/spec/cache/mode", "Disk").write(folder.path());
-    let finished = embark(["check".as_ref(), folder.path().as_os_str()], b"").await;
-    assert_eq!(finished.code, 1);
-    let place = |name: &str| folder.path().join(format!("{name}.yaml")).display().to_string();
-    assert_eq!(finished.output, format!("{}: good: good (local and cluster)\n", place("good")));
-    for said in [
-        format!("{}: rule: spec.cache.ttl: \"0s\" must be above 0s", place("rule")),
-        format!(
-            "{}: spec.cache.mode: \"Disk\" must be one of Disabled, Memory, MemoryAndDisk",
-            place("structure")
-        ),
-        format!(
-            "{}: spec.input.text.maxTokens: \"many\" must be a whole number",
-            place("structure")
-        ),
-    ] {
-        assert!(
-            finished.errors.lines().any(|line| line == said),
-            "{said}\nin\n{}",
-            finished.errors
-        );
-    }
-    assert_eq!(finished.errors.lines().count(), 3, "{}", finished.errors);
-}
-
-#[tokio::test]
-async fn the_examples_are_good() {
-    let finished = embark(["check".as_ref(), example("").as_os_str()], b"").await;
-    assert_eq!((finished.code, finished.errors.as_str()), (0, ""));
-    let said: Vec<&str> = finished.output.lines().collect();
-    assert!(said.len() >= 2, "{said:?}");
-    assert!(
-        said.iter().any(|line| line.ends_with("quickstart: good (local and cluster)")),
-        "{said:?}"
-    );
-    assert!(said.iter().any(|line| line.ends_with("minilm: good (local only)")), "{said:?}");
 }
 
 #[tokio::test]

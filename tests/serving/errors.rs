@@ -1,5 +1,7 @@
 //! Requests that are wrong: a code, a reason for programs, a sentence for people; and what is right beside them is served.
 
+use std::fs;
+
 use embark_sidecar::pb::{
     client::{
         CacheControl, EmbedRequest, EmbedStreamRequest, Item, OnMiss, Priority, Tensor, item::Input,
@@ -7,7 +9,9 @@ use embark_sidecar::pb::{
     server,
 };
 use embark_tests::{
-    Manifest, Sidecar, raw, refusal,
+    Manifest, Sidecar,
+    manifest::sha256,
+    programs, raw, refusal,
     sidecar::{request, request_of},
 };
 use prost::{Message as _, bytes::Bytes};
@@ -116,6 +120,34 @@ async fn in_a_mixed_batch_each_item_has_its_own_outcome() {
     let alone = sidecar.embed_each(&["first", "last"]).await;
     assert_eq!(alone[0].vector, reply.results[0].vector);
     assert_eq!(alone[1].vector, reply.results[2].vector);
+    sidecar.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_without_tokens_is_refused_by_its_place_in_the_request() {
+    let folder = tempfile::tempdir().unwrap();
+    // Without special tokens a text of white space has none at all.
+    let bytes =
+        fs::read(programs::root().join("examples/models/tiny-static-minilm/tokenizer.json"));
+    let mut tokenizer: serde_json::Value = serde_json::from_slice(&bytes.unwrap()).unwrap();
+    tokenizer["post_processor"] = serde_json::Value::Null;
+    let file = folder.path().join("tokenizer.json");
+    fs::write(&file, tokenizer.to_string()).unwrap();
+    let source = json!({"uri": "file://tokenizer.json", "sha256": sha256(&file)});
+    let manifest = Manifest::tiny("tiny").with("/spec/input/text/tokenizer", source);
+    let sidecar = Sidecar::serve(folder.path(), &manifest).await;
+
+    let refused = sidecar.call(request(&[" \t"])).await.unwrap_err();
+    refusal::of_field(&refused, BAD, "TEXT_EMPTY", "items[0].text");
+    // The second and the third are equal, and computed as one.
+    let results = sidecar.embed(&["good", "  ", "  "]).await;
+    assert!(results[0].error.is_none());
+    for index in [1, 2] {
+        let error = results[index].error.as_ref().unwrap();
+        assert_eq!(error.reason, "TEXT_EMPTY");
+        let sentence = format!("items[{index}].text: \"  \" has no token that the model reads");
+        assert_eq!(error.message, sentence);
+    }
     sidecar.stop().await;
 }
 

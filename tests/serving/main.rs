@@ -5,6 +5,7 @@
 mod bad_manifests;
 mod bad_models;
 mod cache;
+mod check;
 mod cli;
 mod connections;
 mod drain;

@@ -30,12 +30,6 @@ pub fn sidecar() -> &'static Path {
     BINARY.get_or_init(|| build("embark-sidecar"))
 }
 
-/// The operator's binary, built once for each run of a test binary.
-pub fn operator() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| build("embark-operator"))
-}
-
 /// Runs the sidecar's binary to its end, with these arguments and this standard input.
 pub async fn embark(
     arguments: impl IntoIterator<Item = impl AsRef<std::ffi::OsStr>>,

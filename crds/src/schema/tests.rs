@@ -181,6 +181,45 @@ fn an_unknown_field_that_resembles_none_lists_all() {
 }
 
 #[test]
+fn a_value_of_another_type_is_told_all_that_its_text_must_be() {
+    for (pointer, value, sentence) in [
+        ("ttl", json!(24), "24 must be a duration with its unit, such as 24h, 1h30m or 50ms"),
+        ("ttl", json!("24"), "\"24\" must be a duration with its unit, such as 24h, 1h30m or 50ms"),
+        ("ttl", json!(true), "true must be a duration with its unit, such as 24h, 1h30m or 50ms"),
+        ("memory.sizeLimit", json!(1.5), "1.5 must be a quantity such as 64Mi or 2Gi"),
+    ] {
+        let mut spec = good();
+        spec["cache"] = match pointer.split_once('.') {
+            Some((block, field)) => json!({ block: { field: value } }),
+            None => json!({ pointer: value }),
+        };
+        assert_eq!(told(&spec), [format!("spec.cache.{pointer}: {sentence}")]);
+    }
+    let mut spec = good();
+    let vectors = json!({"input": {"text": "a"}, "vector": [1], "minCosine": 0.5});
+    spec["selfTest"] = json!([vectors]);
+    let field = "spec.selfTest[0].minCosine";
+    let sentence = "must be a number from -1 to 1 (put it in quotes)";
+    assert_eq!(told(&spec), [format!("{field}: 0.5 {sentence}")]);
+}
+
+#[test]
+fn a_digest_of_another_length_is_told_the_length_that_it_has() {
+    let digest = "0".repeat(64);
+    for (text, length) in [
+        (format!("sha256:{digest}"), "71 characters"),
+        (digest[..63].to_owned(), "63 characters"),
+        ("0".to_owned(), "1 character"),
+    ] {
+        let mut spec = good();
+        spec["model"]["source"]["sha256"] = json!(text);
+        let told = told(&spec);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].ends_with(&format!(" has {length}, it must be 64 hex digits")), "{told:?}");
+    }
+}
+
+#[test]
 fn no_more_than_64_errors_are_told() {
     let mut spec = good();
     let values = vec![json!("x"); 16_384];

@@ -42,7 +42,9 @@ pub(super) async fn apply(
 ) -> Result<Applied, ApplyError> {
     let child = Applier { context, model };
     match &prepared.service_account {
-        Some(account) => drop(child.apply(account).await?),
+        Some(account) => {
+            child.apply(account).await?;
+        }
         None => prune::one::<ServiceAccount>(context, model, &model.names().main()).await?,
     }
     for config_map in &prepared.config_maps {
@@ -53,7 +55,9 @@ pub(super) async fn apply(
     }
     let deployment = child.deployment(&prepared).await?;
     match &prepared.autoscaler {
-        Some(autoscaler) => drop(child.apply(autoscaler).await?),
+        Some(autoscaler) => {
+            child.apply(autoscaler).await?;
+        }
         None => prune::one::<HorizontalPodAutoscaler>(context, model, &model.names().main()).await?,
     }
     child.apply(&prepared.disruption_budget).await?;
@@ -107,7 +111,10 @@ impl Applier<'_> {
                 let found = api.get_metadata_opt(&name).await.map_err(|source| {
                     ApplyError::Look { kind: kind::<K>(), name: name.clone(), source }
                 })?;
-                found.map_or(Ok(()), |found| self.owned(&found))
+                match &found {
+                    Some(found) => self.owned(found),
+                    None => Ok(()),
+                }
             }
         };
         match owned {
@@ -117,7 +124,7 @@ impl Applier<'_> {
     }
 
     /// Fails with who owns an object that is not our model's.
-    fn owned(&self, object: &impl Resource) -> Result<(), String> {
+    fn owned<K: Resource>(&self, object: &K) -> Result<(), String> {
         let owners = object.meta().owner_references.as_deref().unwrap_or_default();
         if owners.iter().any(|owner| owner.uid == self.model.owner.uid) {
             return Ok(());

@@ -16,6 +16,8 @@ use crate::{
 const BATCH: usize = 32;
 /// Calls in flight.
 const IN_FLIGHT: usize = 4;
+/// Numbers of failed texts that are told.
+const SHOWN: usize = 8;
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -36,10 +38,10 @@ enum Outcome<'a> {
 /// # Errors
 /// The server does not answer, or refused a text; other texts are printed all the same.
 pub async fn run(arguments: args::Embed) -> Result<(), Failure> {
-    let failed = |error: CallFailed| Failure::Run(error.to_string());
+    let failure = |error: CallFailed| Failure::Run(error.to_string());
     let args::Embed { address, model, prompt, dimensions, text } = arguments;
-    let mut client = Client::connect(&address).await.map_err(failed)?;
-    let most = client.max_items(&model).await.map_err(failed)?;
+    let mut client = Client::connect(&address).await.map_err(failure)?;
+    let most = client.max_items(&model).await.map_err(failure)?;
     // Whoever types lines wants each answered; whoever pipes them wants them answered fast.
     let typed = text.is_empty() && io::stdin().is_terminal();
     let (batch, in_flight) = if typed { (1, 1) } else { (most.clamp(1, BATCH), IN_FLIGHT) };
@@ -48,41 +50,62 @@ pub async fn run(arguments: args::Embed) -> Result<(), Failure> {
     let calls = stream::iter(batches(text, batch)).map(|texts| {
         let (mut client, options) = (client.clone(), options.clone());
         async move {
-            let texts = texts.map_err(|error| Failure::Run(format!("standard input: {error}")))?;
-            let embedded = client.embed(texts.clone(), &options).await.map_err(failed)?;
+            let texts = texts.map_err(Failure::Run)?;
+            let embedded = client.embed(texts.clone(), &options).await.map_err(failure)?;
             Ok::<_, Failure>((texts, embedded))
         }
     });
     let mut calls = calls.buffered(in_flight);
-    let mut refused = 0;
+    let mut failed = Vec::new();
+    let mut answered = 0;
     while let Some((texts, embedded)) = calls.try_next().await? {
-        refused += embedded.iter().filter(|one| one.error.is_some()).count();
+        let refused = (1..).zip(&embedded).filter(|(_, one)| one.error.is_some());
+        failed.extend(refused.map(|(number, _)| answered + number));
         if !super::read_on(print(&texts, &embedded))? {
             break;
         }
+        answered += texts.len();
         progress.inc(texts.len() as u64);
     }
     progress.finish_and_clear();
-    match refused {
-        0 => Ok(()),
-        1 => Err(Failure::Run("1 text failed; its line says why".to_owned())),
-        refused => Err(Failure::Run(format!("{refused} texts failed; their lines say why"))),
+    match failed.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::Run(summary(&failed))),
     }
 }
 
-/// The texts of the command line, or the lines of standard input, in batches; lines are read as they are needed.
-fn batches(texts: Vec<String>, size: usize) -> impl Iterator<Item = io::Result<Vec<String>>> {
+/// The texts of the command line, or the lines of standard input, in batches; lines are read as they are needed. A blank
+/// line is none that a model takes, but it is not passed over: the server's refusal of it stands in its place.
+fn batches(texts: Vec<String>, size: usize) -> impl Iterator<Item = Result<Vec<String>, String>> {
     let from_input = texts.is_empty();
     let mut given = texts.into_iter().map(Ok);
-    let mut lines = from_input.then(|| io::stdin().lock().lines());
+    let mut lines = from_input.then(|| (1_usize..).zip(io::stdin().lock().lines()));
     let mut next = move || match &mut lines {
-        Some(lines) => lines.find(|line| line.as_ref().map_or(true, |line| !line.is_empty())),
+        Some(lines) => lines.next().map(|(number, line)| line.map_err(|e| unreadable(number, &e))),
         None => given.next(),
     };
     std::iter::from_fn(move || {
-        let batch: io::Result<Vec<String>> = std::iter::from_fn(&mut next).take(size).collect();
+        let batch: Result<Vec<String>, String> = std::iter::from_fn(&mut next).take(size).collect();
         batch.map(|batch| (!batch.is_empty()).then_some(batch)).transpose()
     })
+}
+
+fn unreadable(line: usize, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::InvalidData => format!("standard input: line {line} is not UTF-8"),
+        _ => format!("standard input: line {line}: {error}"),
+    }
+}
+
+/// Which texts failed, by their numbers from 1: those of the lines that they came from and of the lines that say why.
+fn summary(failed: &[usize]) -> String {
+    let shown: Vec<String> = failed.iter().take(SHOWN).map(ToString::to_string).collect();
+    let more = if failed.len() > SHOWN { ", …" } else { "" };
+    let shown = shown.join(", ");
+    match failed.len() {
+        1 => format!("1 text failed; line {shown} of the output says why"),
+        count => format!("{count} texts failed; lines {shown}{more} of the output say why"),
+    }
 }
 
 fn print(texts: &[String], embedded: &[Embedded]) -> io::Result<()> {

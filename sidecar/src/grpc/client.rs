@@ -1,8 +1,12 @@
 //! A client of the service, for the command line: messages in plain types, failures as sentences.
 
+use std::time::Duration;
+
+use embark_crds::contract::GRPC_PORT;
+use tokio::time::timeout;
 use tonic::{
-    Status,
-    transport::{Channel, Endpoint},
+    Code, Status,
+    transport::{Channel, Endpoint, Uri},
 };
 use tonic_types::StatusExt as _;
 
@@ -14,13 +18,20 @@ use crate::pb::client::{
 /// Bytes of the largest reply that is read.
 const REPLY_BYTES: usize = 64 * 1024 * 1024;
 
+/// How long a server may take to accept a connection, and to describe a model. The latter needs no computation.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
 /// Reasons that are about a single text. A call fails with one when all of its texts do.
 const TEXT_REASONS: [&str; 6] =
     ["ITEM_KIND", "TEXT_EMPTY", "TEXT_TOO_LONG", "TEXT_NOT_UTF8", "NOT_FINITE", "INFERENCE"];
 
 /// A connection to a server.
 #[derive(Clone, Debug)]
-pub struct Client(EmbeddingServiceClient<Channel>);
+pub struct Client {
+    service: EmbeddingServiceClient<Channel>,
+    /// HOST:PORT, for sentences.
+    address: String,
+}
 
 /// What every batch of a run asks for.
 #[derive(Clone, Debug, Default)]
@@ -63,21 +74,14 @@ impl Client {
     /// # Errors
     /// It is no address, or nothing answers there.
     pub async fn connect(address: &str) -> Result<Self, CallFailed> {
-        let uri = match address.split_once("://") {
-            None => format!("http://{address}"),
-            Some(("http", _)) => address.to_owned(),
-            Some((scheme, _)) => {
-                let sentence =
-                    format!("--address: scheme {scheme:?} is not supported yet; only http is");
-                return Err(CallFailed(sentence));
-            }
-        };
-        let endpoint = Endpoint::from_shared(uri)
-            .map_err(|_| CallFailed(format!("--address: {address:?} is not HOST:PORT")))?;
-        let channel = endpoint.tcp_nodelay(true).connect().await.map_err(|_| {
+        let uri = uri(address)?;
+        let address = uri.authority().map(ToString::to_string).unwrap_or_default();
+        let endpoint = Endpoint::from(uri).tcp_nodelay(true).connect_timeout(ANSWER_LIMIT);
+        let channel = endpoint.connect().await.map_err(|_| {
             CallFailed(format!("nothing answers at {address}; is embark-sidecar serving there?"))
         })?;
-        Ok(Client(EmbeddingServiceClient::new(channel).max_decoding_message_size(REPLY_BYTES)))
+        let service = EmbeddingServiceClient::new(channel).max_decoding_message_size(REPLY_BYTES);
+        Ok(Client { service, address })
     }
 
     /// The most items of a batch for a model; an empty name means the only one.
@@ -86,8 +90,9 @@ impl Client {
     /// The server does not know it.
     pub async fn max_items(&mut self, model: &str) -> Result<usize, CallFailed> {
         let request = GetModelRequest { model: model.to_owned() };
-        let model =
-            self.0.get_model(request).await.map_err(|status| sentence(&status))?.into_inner().model;
+        let answer = timeout(ANSWER_LIMIT, self.service.get_model(request)).await;
+        let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("")));
+        let model = answer.map_err(|status| self.greeted(&status))?.into_inner().model;
         let model = model.ok_or_else(|| CallFailed("the server describes no model".to_owned()))?;
         Ok(model.limits.map_or(1, |limits| limits.max_items) as usize)
     }
@@ -104,7 +109,7 @@ impl Client {
         match self.call(texts.clone(), options).await {
             Ok(embedded) => Ok(embedded),
             Err(status) if is_of_texts(&status) => self.embed_one_by_one(texts, options).await,
-            Err(status) => Err(sentence(&status)),
+            Err(status) => Err(self.refused(&status)),
         }
     }
 
@@ -119,10 +124,30 @@ impl Client {
             match self.call(vec![text], options).await {
                 Ok(embedded) => all.extend(embedded),
                 Err(status) if is_of_texts(&status) => all.push(Embedded::failed(&status)),
-                Err(status) => return Err(sentence(&status)),
+                Err(status) => return Err(self.refused(&status)),
             }
         }
         Ok(all)
+    }
+
+    /// What a failure of the first call means: one that no embark server would give comes from something else.
+    fn greeted(&self, status: &Status) -> CallFailed {
+        let known = [Code::Unavailable, Code::ResourceExhausted, Code::Unauthenticated];
+        if has_reason(status) || (is_of_server(status) && known.contains(&status.code())) {
+            return sentence(status);
+        }
+        CallFailed(format!(
+            "what answers at {} is no embark server; --address is that of its gRPC, by default port {GRPC_PORT}, not of its admin port",
+            self.address
+        ))
+    }
+
+    /// What a failure of a later call means.
+    fn refused(&self, status: &Status) -> CallFailed {
+        match is_of_server(status) {
+            true => sentence(status),
+            false => CallFailed(format!("the server at {} went away", self.address)),
+        }
     }
 
     async fn call(
@@ -138,8 +163,8 @@ impl Client {
             dimensions: options.dimensions.unwrap_or_default(),
             ..Default::default()
         };
-        let response: EmbedResponse = self.0.embed(request).await?.into_inner();
-        Ok(response.results.into_iter().map(embedded).collect())
+        let response: EmbedResponse = self.service.embed(request).await?.into_inner();
+        Ok(response.results.into_iter().enumerate().map(embedded).collect())
     }
 }
 
@@ -153,14 +178,41 @@ impl Embedded {
             age_ms: 0,
             tokens: 0,
             truncated: false,
-            error: Some(sentence(status).0),
+            error: Some(of_text(0, &sentence(status).0)),
         }
     }
 }
 
 // === free functions ===
 
-fn embedded(result: ItemResult) -> Embedded {
+/// The address as a URI with a port.
+fn uri(address: &str) -> Result<Uri, CallFailed> {
+    let refuse = |what: &str| Err(CallFailed(format!("--address: {address:?} {what}")));
+    let (scheme, authority) = address.split_once("://").unwrap_or(("http", address));
+    if scheme != "http" {
+        let sentence = format!("--address: scheme {scheme:?} is not supported yet; only http is");
+        return Err(CallFailed(sentence));
+    }
+    let authority = authority.strip_suffix('/').unwrap_or(authority);
+    let example = format!("HOST:PORT, such as 127.0.0.1:{GRPC_PORT}");
+    let Ok(uri) = format!("http://{authority}/").parse::<Uri>() else {
+        return refuse(&format!("is not {example}"));
+    };
+    match (uri.path(), uri.host(), uri.port_u16()) {
+        ("/", Some(host), Some(_)) if !host.is_empty() => Ok(uri),
+        ("/", Some(host), None) if host == authority => {
+            refuse(&format!("has no port; it must be {example}"))
+        }
+        _ => refuse(&format!("is not {example}")),
+    }
+}
+
+/// The sentence of a text that was the `index`th of its call, which the user knows nothing of.
+fn of_text(index: usize, sentence: &str) -> String {
+    sentence.replacen(&format!("items[{index}].text: "), "", 1)
+}
+
+fn embedded((index, result): (usize, ItemResult)) -> Embedded {
     let source = Source::try_from(result.source).unwrap_or(Source::Unspecified).as_str_name();
     Embedded {
         source: source.strip_prefix("SOURCE_").unwrap_or(source),
@@ -168,13 +220,24 @@ fn embedded(result: ItemResult) -> Embedded {
         age_ms: result.age_ms,
         tokens: result.tokens,
         truncated: result.truncated,
-        error: result.error.map(|error| format!("{}: {}", error.reason, error.message)),
+        error: result
+            .error
+            .map(|error| of_text(index, &format!("{}: {}", error.reason, error.message))),
     }
 }
 
 fn is_of_texts(status: &Status) -> bool {
     let info = status.get_details_error_info();
     info.is_some_and(|info| TEXT_REASONS.contains(&info.reason.as_str()))
+}
+
+fn has_reason(status: &Status) -> bool {
+    status.get_details_error_info().is_some()
+}
+
+/// Whether a server answered with it, rather than the connection breaking.
+fn is_of_server(status: &Status) -> bool {
+    std::error::Error::source(status).is_none()
 }
 
 fn sentence(status: &Status) -> CallFailed {

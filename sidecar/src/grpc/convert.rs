@@ -10,7 +10,7 @@ use crate::{
     embedder::{EmbeddedItem, Reply, Timings},
     error::Error,
     metrics::Source,
-    model::load::State,
+    model::{load::State, tokenizer::TEXT_FIELD},
     pb::server as pb,
     served::ServedModel,
 };
@@ -28,9 +28,10 @@ pub(super) struct Wanted {
 /// The first item's failure, when every item failed with its code.
 pub(super) fn reply(
     model: &ServedModel,
-    reply: Reply,
+    mut reply: Reply,
     wanted: Wanted,
 ) -> Result<pb::EmbedResponse, Error> {
+    place_failures(&mut reply);
     if let Some(error) = common_failure(&reply) {
         return Err(error.clone());
     }
@@ -42,6 +43,17 @@ pub(super) fn reply(
         results,
         timings: wanted.timings.then(|| timings(&reply.timings)),
     })
+}
+
+/// Below the edge a text does not know its place in the request; the failure that leaves names it.
+fn place_failures(reply: &mut Reply) {
+    for (index, item) in reply.items.iter_mut().enumerate() {
+        if let Err(error) = item
+            && error.field == TEXT_FIELD
+        {
+            *error = error.clone().below(&format!("items[{index}]"));
+        }
+    }
 }
 
 fn common_failure(reply: &Reply) -> Option<&Error> {

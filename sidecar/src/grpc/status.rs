@@ -17,7 +17,7 @@ const PUSHBACK: &str = "grpc-retry-pushback-ms";
 /// The code of a kind.
 pub fn code(kind: ErrorKind) -> Code {
     match kind {
-        ErrorKind::ModelUnknown | ErrorKind::Miss => Code::NotFound,
+        ErrorKind::ModelUnknown => Code::NotFound,
         ErrorKind::PromptUnknown
         | ErrorKind::ItemsEmpty
         | ErrorKind::TooManyItems

@@ -322,6 +322,16 @@ impl Drop for Temporary {
 
 // === free functions ===
 
+/// Why a file cannot be had that is said to be compiled in and is not; `None`: it is, or is elsewhere.
+pub fn missing_builtin(location: &Location) -> Option<FetchCause> {
+    match location {
+        Location::Builtin { path } if !builtin::exists(path) => {
+            Some(FetchCause::NoBuiltin { path: path.clone() })
+        }
+        _ => None,
+    }
+}
+
 /// Makes the folder's parts, empties the one of unfinished files and proves that it can be written to.
 fn prepare(folder: &Path) -> io::Result<()> {
     let unfinished = folder.join("unfinished");

@@ -108,14 +108,6 @@ impl State {
 // === impl LoadError ===
 
 impl LoadError {
-    /// The field of the manifest that it is about.
-    pub fn field(&self) -> &str {
-        match self {
-            LoadError::Fetch(error) => &error.field,
-            LoadError::Refused(refusal) => &refusal.field,
-        }
-    }
-
     /// Whether another try later may succeed without a change of the manifest.
     pub fn is_transient(&self) -> bool {
         matches!(self, LoadError::Fetch(error) if error.is_transient())

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use embark_crds::contract::{Artifact, Contract, Input, Location, OnMiss, Overlong, ServingConfig};
 
-use super::{artifact::FetchCause, refusal::Refusal};
+use super::{
+    artifact::{FetchCause, missing_builtin},
+    refusal::Refusal,
+};
 
 /// Every part of the contract that this sidecar does not serve yet; empty: it serves all of it.
 pub fn unsupported(contract: &Contract) -> Vec<Refusal> {
@@ -51,15 +54,27 @@ pub fn unsupported(contract: &Contract) -> Vec<Refusal> {
     refusals
 }
 
-/// Artifacts whose source cannot be fetched from yet. What a model of another input reads is not looked at: its input is
-/// refused.
+/// The artifacts of a contract that are said to be compiled in and are not.
+pub fn missing_builtins(contract: &Contract) -> Vec<Refusal> {
+    let refusal = |(field, artifact): (&str, &Artifact)| {
+        let why = missing_builtin(&artifact.location)?;
+        Some(Refusal::new(format!("{field}.uri"), why.to_string()))
+    };
+    artifacts(&contract.serving).filter_map(refusal).collect()
+}
+
+/// Artifacts whose source cannot be fetched from yet.
 fn unsupported_artifacts(serving: &ServingConfig) -> Vec<Refusal> {
+    artifacts(serving).flat_map(|(field, artifact)| unsupported_parts(field, artifact)).collect()
+}
+
+/// The artifacts and their fields. What a model of another input reads is not looked at: its input is refused.
+fn artifacts(serving: &ServingConfig) -> impl Iterator<Item = (&'static str, &Artifact)> {
     let tokenizer = match &serving.input {
         Input::Text(text) => Some(("spec.input.text.tokenizer", &text.tokenizer)),
         _ => None,
     };
-    let artifacts = [("spec.model.source", &serving.model)].into_iter().chain(tokenizer);
-    artifacts.flat_map(|(field, artifact)| unsupported_parts(field, artifact)).collect()
+    [("spec.model.source", &serving.model)].into_iter().chain(tokenizer)
 }
 
 fn unsupported_parts(field: &str, artifact: &Artifact) -> Vec<Refusal> {

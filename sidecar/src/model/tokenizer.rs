@@ -18,6 +18,8 @@ use crate::error::{Error, ErrorKind};
 
 /// The field that refusals name.
 const FIELD: &str = "spec.input.text.tokenizer";
+/// The field of an item that a failure of its text names.
+pub const TEXT_FIELD: &str = "text";
 /// The most bytes of a tokenizer's file. The largest vocabularies in use take a third of it; parsed, it takes a multiple.
 const MAX_FILE_BYTES: usize = 128 * 1024 * 1024;
 /// The longest word that a WordPiece vocabulary may be searched for. The search takes the cube of the length; files in use
@@ -110,7 +112,7 @@ impl Tokenizer {
         let encoding = encoding.map_err(|error| failed(quote(error)))?;
         if encoding.get_ids().is_empty() {
             let allowed = "has no token that the model reads";
-            return Err(Error::of_field(ErrorKind::TextEmpty, "text", text, allowed));
+            return Err(Error::of_field(ErrorKind::TextEmpty, TEXT_FIELD, text, allowed));
         }
         let mut ids = encoding.get_ids().to_vec();
         let truncated = !encoding.get_overflowing().is_empty() || ids.len() > self.max_tokens;

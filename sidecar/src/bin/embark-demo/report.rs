@@ -12,6 +12,8 @@ use super::{MODEL, server::Server};
 
 /// How many sentences are shown for a query.
 const SHOWN: usize = 3;
+/// The characters of the table's columns.
+const WIDTHS: [usize; 4] = [16, 18, 13, 9];
 
 /// A batch that was embedded.
 pub(crate) struct Batch {
@@ -50,13 +52,16 @@ impl<'a> Report<'a> {
 
     /// Prints the nearest sentences of each query.
     pub(crate) fn search(&self, vectors: &[Vec<f32>], queries: &[(&str, Vec<f32>)]) {
+        print(&format!(
+            "\nThe {SHOWN} sentences nearest to a query, with the cosine between the two:\n"
+        ));
         for (query, vector) in queries {
             let mut near: Vec<(f32, &String)> =
                 vectors.iter().map(|other| cosine(vector, other)).zip(self.sentences).collect();
             near.sort_by(|a, b| b.0.total_cmp(&a.0));
-            print(&format!("\n{query}\n"));
+            print(&format!("\nQuery: {query}\n"));
             for (cosine, sentence) in near.iter().take(SHOWN) {
-                print(&format!("  {cosine:.2}  {sentence}\n"));
+                print(&format!("    {cosine:.2}  {sentence}\n"));
             }
         }
     }
@@ -71,15 +76,21 @@ impl<'a> Report<'a> {
     /// # Errors
     /// A row's vectors did not come from where they should, or differ from the first.
     pub(crate) fn table(&self) -> Result<()> {
+        let count = self.sentences.len();
         print(&format!(
-            "\n{:<18} {:<28} {:>10} {:>12}\n",
-            "the same sentences", "source", "in all", "a sentence"
+            "\nWhere the vectors of the same {count} sentences came from, and how long they took:\n\n"
         ));
+        let header = ["asked", "vectors", "all sentences", "each"];
+        print(&row(header.map(str::to_owned)));
+        print(&row(WIDTHS.map(|width| "-".repeat(width))));
         for (what, batch) in &self.rows {
-            let each = batch.took.as_secs_f64() * 1e6 / self.sentences.len() as f64;
-            let sources = counts(&batch.sources);
-            let took = format!("{:.1} ms", batch.took.as_secs_f64() * 1e3);
-            print(&format!("{what:<18} {sources:<28} {took:>10} {each:>9.0} µs\n"));
+            let seconds = batch.took.as_secs_f64();
+            print(&row([
+                (*what).to_owned(),
+                counts(&batch.sources),
+                format!("{:.1} ms", seconds * 1e3),
+                format!("{:.0} µs", seconds * 1e6 / count as f64),
+            ]));
         }
         self.check()
     }
@@ -117,6 +128,12 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
+/// A line of the table: two columns of words, two of numbers.
+fn row([what, sources, all, each]: [String; 4]) -> String {
+    let [w, s, a, e] = WIDTHS;
+    format!("  {what:<w$}   {sources:<s$}   {all:>a$}   {each:>e$}\n")
+}
+
 fn counts(sources: &[&'static str]) -> String {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for source in sources {
@@ -128,4 +145,24 @@ fn counts(sources: &[&'static str]) -> String {
 fn print(text: &str) {
     // A reader that went away is no failure of the demonstration.
     let _ = stdout().lock().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_columns_of_the_table_stand_below_each_other() {
+        let rows = [
+            ["asked", "vectors", "all sentences", "each"],
+            ["expired (ttl 1s)", "200 COMPUTED", "1234.5 ms", "6172 µs"],
+        ];
+        let [header, line] = rows.map(|cells| row(cells.map(str::to_owned)));
+        assert_eq!(header.chars().count(), line.chars().count());
+        let at = |row: &str, cell: &str| row.split_once(cell).unwrap().0.chars().count();
+        assert_eq!(at(&header, "vectors"), at(&line, "200"));
+        let end = |row: &str, cell: &str| at(row, cell) + cell.chars().count();
+        assert_eq!(end(&header, "all sentences"), end(&line, "1234.5 ms"));
+        assert_eq!(end(&header, "each"), end(&line, "6172 µs"));
+    }
 }

@@ -33,7 +33,7 @@ pub(crate) fn build(root: &Path) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = std::process::Command::new(cargo);
     // Without -p: with it, other features of shared dependencies would build them all once more.
-    build.args(["build", "--quiet", "--bin", "embark-sidecar"]).current_dir(root);
+    build.args(["build", "--bin", "embark-sidecar"]).current_dir(root);
     // What cargo told this program of its package would make build scripts run again.
     for (variable, _) in std::env::vars_os() {
         let name = variable.to_string_lossy();

@@ -18,6 +18,11 @@ const FILES: &[(&str, &[u8])] = &[
 
 // === free functions ===
 
+/// Whether there is a file of this name.
+pub(super) fn exists(path: &str) -> bool {
+    FILES.iter().any(|(name, _)| *name == path)
+}
+
 /// The file of this name.
 pub(super) fn read(path: &str) -> Result<Bytes, FetchCause> {
     match FILES.iter().find(|(name, _)| *name == path) {

@@ -134,8 +134,9 @@ async fn a_failure_is_the_last_state() {
     serving.output = output(64);
     let loaded = load(&serving, &store, folder.path(), move |state| seen.lock().push(state)).await;
     let error = loaded.err().unwrap();
-    assert_eq!(error.field(), "spec.model.output.dimensions");
-    assert!(error.to_string().ends_with("64, but output \"sentence_embedding\" has 128"));
+    let sentence = error.to_string();
+    assert!(sentence.starts_with("spec.model.output.dimensions: "), "{sentence}");
+    assert!(sentence.ends_with("64, but output \"sentence_embedding\" has 128"), "{sentence}");
     assert_eq!(states.lock().last(), Some(&State::Failed));
 }
 

@@ -116,7 +116,7 @@ fn a_text_without_tokens_is_refused() {
     let bytes = changed(|file| file["post_processor"] = Value::Null);
     let tokenizer = Tokenizer::load(&bytes, &input(256)).unwrap();
     let error = tokenizer.encode("", " \n\t ").unwrap_err();
-    assert_eq!(error.kind, ErrorKind::TextEmpty);
+    assert_eq!((error.kind, error.field.as_str()), (ErrorKind::TextEmpty, TEXT_FIELD));
 }
 
 /// A byte-level vocabulary of pairs, which takes a text without spaces as one word.
