@@ -6,6 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::{
     apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::ServiceAccount,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Api, Resource, ResourceExt as _};
 use serde_json::{Value, json};
 
@@ -129,7 +130,7 @@ impl Applier<'_> {
         if owners.iter().any(|owner| owner.uid == self.model.owner.uid) {
             return Ok(());
         }
-        let named = |owner| format!("{} {}", owner.kind, owner.name);
+        let named = |owner: &OwnerReference| format!("{} {}", owner.kind, owner.name);
         Err(owners.first().map_or_else(|| "nobody known".to_owned(), named))
     }
 

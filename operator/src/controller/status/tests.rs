@@ -1,0 +1,148 @@
+//! What is said of a model, of what was seen of it.
+
+use embark_crds::contract::report::{ModelReport, ModelState, QueueReport};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde_json::json;
+
+use super::*;
+use crate::controller::validate::validate;
+
+const SPACE: &str = "the space";
+
+#[test]
+fn a_model_whose_pods_serve_is_ready() {
+    let status = said(deployment(2, 2, 2), vec![ready("a"), ready("b")]);
+    let found = condition(&status, "Ready");
+    assert_eq!((found.status.as_str(), found.reason.as_str()), ("True", "Serving"));
+    assert_eq!(found.message, "2 of 2 pods are available");
+    assert_eq!(condition(&status, "ModelVerified").status, "True");
+    assert_eq!(condition(&status, "Progressing").status, "False");
+    assert_eq!(status.address.as_deref(), Some("m.models.svc:8081"));
+}
+
+#[test]
+fn the_words_of_a_pod_that_failed_outweigh_those_that_serve() {
+    let failed = pod("b", ModelState::Failed, "spec.model.source.sha256: is another");
+    let status = said(deployment(1, 2, 1), vec![ready("a"), failed]);
+    for type_ in ["Ready", "ModelVerified"] {
+        let found = condition(&status, type_);
+        assert_eq!((found.status.as_str(), found.reason.as_str()), ("False", "ModelFailed"));
+        assert_eq!(found.message, "pod b: spec.model.source.sha256: is another");
+    }
+    assert_eq!(condition(&status, "Available").status, "True");
+}
+
+#[test]
+fn a_pod_that_does_not_run_says_so_in_the_clusters_words() {
+    let trouble = Some("ImagePullBackOff: no such image".to_owned());
+    let stuck = PodView { name: "b".to_owned(), trouble, report: None };
+    let status = said(deployment(1, 1, 0), vec![stuck]);
+    let found = condition(&status, "Ready");
+    assert_eq!(found.reason, "PodFailed");
+    assert_eq!(found.message, "pod b: ImagePullBackOff: no such image");
+}
+
+#[test]
+fn a_pod_that_is_busy_says_with_what() {
+    let status = said(deployment(1, 1, 0), vec![pod("a", ModelState::Fetching, "")]);
+    let found = condition(&status, "Ready");
+    assert_eq!((found.reason.as_str(), found.message.as_str()), ("RollingOut", "pod a: fetching"));
+    assert_eq!(condition(&status, "ModelVerified").status, "Unknown");
+}
+
+#[test]
+fn more_pods_on_their_way_leave_a_model_ready() {
+    let status = said(deployment(3, 3, 2), vec![ready("a"), ready("b")]);
+    assert_eq!(condition(&status, "Ready").status, "True");
+}
+
+#[test]
+fn no_pods_wanted_is_no_model_served() {
+    let status = said(deployment(0, 0, 0), Vec::new());
+    let found = condition(&status, "Ready");
+    assert_eq!((found.status.as_str(), found.reason.as_str()), ("False", "ScaledToZero"));
+}
+
+#[test]
+fn a_condition_that_stays_keeps_its_time() {
+    let mut model = model();
+    let (first, later) = (Timestamp::from_second(1).unwrap(), Timestamp::from_second(2).unwrap());
+    let verdict = |holds| vec![Verdict::new("Ready", Some(holds), "Reason", "words")];
+    let conditions = merge(&model, verdict(true), first);
+    model.status = Some(EmbeddingModelStatus { conditions, ..EmbeddingModelStatus::default() });
+    assert_eq!(merge(&model, verdict(true), later)[0].last_transition_time.0, first);
+    assert_eq!(merge(&model, verdict(false), later)[0].last_transition_time.0, later);
+}
+
+fn model() -> EmbeddingModel {
+    let digest = "0".repeat(64);
+    let value = json!({
+        "apiVersion": "embark.dev/v1alpha1",
+        "kind": "EmbeddingModel",
+        "metadata": { "name": "m", "namespace": "models", "uid": "1", "generation": 3 },
+        "spec": {
+            "model": {
+                "source": { "uri": "https://example.com/m.onnx", "sha256": digest },
+                "output": { "dimensions": 4 },
+            },
+            "input": { "text": { "tokenizer": { "uri": "https://example.com/t.json", "sha256": digest } } },
+        },
+    });
+    serde_json::from_value(value).unwrap()
+}
+
+fn said(deployment: Deployment, pods: Vec<PodView>) -> EmbeddingModelStatus {
+    let model = model();
+    let validated = validate(&model).unwrap();
+    let space = validated.space.to_string();
+    let pods = pods.into_iter().map(|mut pod| {
+        if let Some(Ok(report)) = &mut pod.report {
+            report.space_id.clone_from(&space);
+        }
+        pod
+    });
+    let observed =
+        Observed { validated: &validated, deployment: &deployment, pods: pods.collect() };
+    let status = of_applied(&model, &observed, Timestamp::UNIX_EPOCH);
+    assert_eq!(status.observed_generation, Some(3));
+    status
+}
+
+fn condition<'a>(status: &'a EmbeddingModelStatus, type_: &str) -> &'a Condition {
+    status.conditions.iter().find(|condition| condition.type_ == type_).unwrap()
+}
+
+fn deployment(wanted: i32, updated: i32, available: i32) -> Deployment {
+    let there = updated;
+    serde_json::from_value(json!({
+        "metadata": { "generation": 1 },
+        "spec": { "replicas": wanted, "selector": {}, "template": {} },
+        "status": {
+            "observedGeneration": 1,
+            "replicas": there,
+            "updatedReplicas": updated,
+            "readyReplicas": available,
+            "availableReplicas": available,
+        },
+    }))
+    .unwrap()
+}
+
+fn ready(name: &str) -> PodView {
+    pod(name, ModelState::Ready, "")
+}
+
+fn pod(name: &str, state: ModelState, message: &str) -> PodView {
+    let report = ModelReport {
+        name: "m".to_owned(),
+        state,
+        message: message.to_owned(),
+        space_id: SPACE.to_owned(),
+        model_digest: String::new(),
+        dimensions: 4,
+        policy_hash: String::new(),
+        queue: QueueReport::default(),
+        cache: None,
+    };
+    PodView { name: name.to_owned(), trouble: None, report: Some(Ok(report)) }
+}

@@ -1,0 +1,34 @@
+{{/* The name of everything: the release's, with the chart's unless that is in it already. */}}
+{{- define "embark.fullname" -}}
+{{- if contains .Chart.Name .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "embark.selector" -}}
+app.kubernetes.io/name: embark-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "embark.labels" -}}
+{{ include "embark.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/component: operator
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "embark.serviceAccount" -}}
+{{- .Values.serviceAccount.name | default (ternary (include "embark.fullname" .) "default" .Values.serviceAccount.create) -}}
+{{- end -}}
+
+{{/* An image of the values `image`, by digest when there is one, of the chart `root` */}}
+{{- define "embark.image" -}}
+{{- if .image.digest -}}
+{{- printf "%s@%s" .image.repository .image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .image.repository (.image.tag | default .root.Chart.AppVersion) -}}
+{{- end -}}
+{{- end -}}
