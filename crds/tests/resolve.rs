@@ -6,49 +6,12 @@ use embark_crds::{
     manifest::{self, Manifest},
     resolve::{FieldError, Target, check_change, resolve},
 };
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Table {
-    base: Value,
-    rows: Vec<Row>,
-}
+use self::table::{Expected, Row, Table, table};
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Row {
-    name: String,
-    spec: Value,
-    #[serde(default = "minilm")]
-    model: String,
-    old: Option<Value>,
-    #[serde(default = "everywhere")]
-    targets: Vec<String>,
-    #[serde(default)]
-    errors: Vec<Expected>,
-    judge: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Expected {
-    field: String,
-    message: String,
-}
-
-fn minilm() -> String {
-    "minilm".to_owned()
-}
-
-fn everywhere() -> Vec<String> {
-    vec!["local".to_owned(), "cluster".to_owned()]
-}
-
-fn table() -> Table {
-    serde_saphyr::from_str(include_str!("specs.yaml")).expect("the table is YAML")
-}
+#[path = "specs/table.rs"]
+mod table;
 
 /// What is cached is found by this. A change of it must have been meant.
 #[test]
@@ -149,14 +112,7 @@ fn judge(base: &Value, row: &Row, target: Target) -> Vec<FieldError> {
 }
 
 fn read(base: &Value, patch: &Value, model: &str) -> Result<Manifest, Vec<FieldError>> {
-    let mut spec = base.clone();
-    merge(&mut spec, patch);
-    let manifest = json!({
-        "apiVersion": "embark.dev/v1alpha1",
-        "kind": "EmbeddingModel",
-        "metadata": { "name": model },
-        "spec": spec,
-    });
+    let manifest = table::model(base, patch, model);
     match manifest::read(&manifest.to_string()) {
         Ok(mut manifests) => {
             assert_eq!(manifests.len(), 1);
@@ -164,31 +120,6 @@ fn read(base: &Value, patch: &Value, model: &str) -> Result<Manifest, Vec<FieldE
         }
         Err(errors) => Err(errors.into_iter().map(|error| error.error).collect()),
     }
-}
-
-/// RFC 7386, and `"{n}"` stands for a text of n characters.
-fn merge(target: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        *target = expanded(patch);
-        return;
-    };
-    if !target.is_object() {
-        *target = json!({});
-    }
-    for (name, value) in patch {
-        if value.is_null() {
-            target.as_object_mut().expect("made above").remove(name);
-        } else {
-            merge(&mut target[name.as_str()], value);
-        }
-    }
-}
-
-fn expanded(value: &Value) -> Value {
-    let count = value
-        .as_str()
-        .and_then(|text| text.strip_prefix('{')?.strip_suffix('}')?.parse::<usize>().ok());
-    count.map_or_else(|| value.clone(), |count| "x".repeat(count).into())
 }
 
 /// Each error is expected, and each expected one is there.

@@ -43,9 +43,12 @@ stage_packages() {
     local pair python
     # command:package
     for pair in cc:gcc git:git shellcheck:shellcheck mkfs.ext4:e2fsprogs mount:mount setpriv:util-linux prlimit:util-linux \
-        ip:iproute2 curl:curl; do
+        ip:iproute2 curl:curl strip:binutils busybox:busybox-static containerd:containerd runc:runc nft:nftables \
+        conntrack:conntrack; do
         command -v "${pair%%:*}" >/dev/null || packages+=("${pair#*:}")
     done
+    [[ -e /usr/lib/cni/ptp ]] || packages+=(containernetworking-plugins)
+    [[ -e /etc/ssl/certs/ca-certificates.crt ]] || packages+=(ca-certificates)
     # A compiler without the C library's headers links nothing.
     [[ -e /usr/include/stdlib.h ]] || packages+=(libc6-dev)
     python=$(find_python) || packages+=(python3)
@@ -95,6 +98,11 @@ stage_cargo-deny() {
     rm -rf -- "$built"
 }
 
+stage_kubernetes() {
+    command -v go >/dev/null || stop "go is not on the PATH: install Go"
+    bash tests/run.d/kubernetes.sh "$EMBARK_TEST_KUBERNETES"
+}
+
 stage_fmt() {
     cargo fmt --all --check
 }
@@ -117,7 +125,8 @@ for name in sys.argv[1:]:
 
 stage_clippy() {
     forget_other_clones
-    cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
+    # The tests of the node are named: they are no part of a plain `cargo test`.
+    cargo clippy --locked --workspace --all-targets --test node --all-features -- -D warnings
 }
 
 stage_deny() {
@@ -137,10 +146,18 @@ stage_doc() {
 }
 
 stage_test() {
+    cargo_test
+}
+
+stage_node() {
+    cargo_test --test node
+}
+
+cargo_test() {
     forget_other_clones
-    local output=$EMBARK_TEST_CACHE/logs/cargo-test.log code=0
+    local output=$EMBARK_TEST_CACHE/logs/cargo-test${2:+-$2}.log code=0
     # All of the workspace at once: with -p, features differ and most of the dependencies are built again.
-    cargo test --locked --workspace --no-fail-fast 2>&1 | tee "$output" || code=$?
+    cargo test --locked --workspace --no-fail-fast "$@" 2>&1 | tee "$output" || code=$?
     count_tests "$output" "$code"
     return "$code"
 }

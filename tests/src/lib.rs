@@ -1,5 +1,7 @@
 //! What the tests of the whole product share: real processes on real ports, and what they are given.
 
+pub mod cluster;
+pub mod image;
 pub mod manifest;
 pub mod mount;
 pub mod onnx;

@@ -30,6 +30,18 @@ pub fn sidecar() -> &'static Path {
     BINARY.get_or_init(|| build("embark-sidecar"))
 }
 
+/// The operator's binary, built once for each run of a test binary.
+pub fn operator() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| build("embark-operator"))
+}
+
+/// The binary that starts clusters, built once for each run of a test binary.
+pub fn test_cluster() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| build("embark-test-cluster"))
+}
+
 /// Runs the sidecar's binary to its end, with these arguments and this standard input.
 pub async fn embark(
     arguments: impl IntoIterator<Item = impl AsRef<std::ffi::OsStr>>,

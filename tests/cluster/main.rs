@@ -1,0 +1,5 @@
+//! What can be tested on a control plane: a real API server, and no pod ever runs.
+
+#![cfg(test)]
+
+mod harness;

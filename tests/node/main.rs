@@ -1,0 +1,5 @@
+//! What needs pods that run: a whole cluster of one node.
+
+#![cfg(test)]
+
+mod harness;
