@@ -21,6 +21,7 @@ use super::{
     folder::Folder,
     handle::{DiskState, Store, StoreConfig},
     meta::Meta,
+    readers::{Readers, tests::all_hang},
     writer::Control,
 };
 use crate::{
@@ -329,18 +330,14 @@ async fn a_folder_that_another_process_holds_is_left_alone() {
 #[tokio::test]
 async fn a_lookup_while_the_disk_hangs_is_a_miss_and_counted() {
     let dir = tempfile::tempdir().unwrap();
-    let opened = open(dir.path(), 8).await.healthy();
+    let mut opened = open(dir.path(), 8).await.healthy();
     opened.put(1, entry(1, 5, 8)).await;
     assert!(opened.store.flush(SOON).await);
+    assert_eq!((opened.created(1), opened.metrics.late_reads.get()), (Some(5), 0));
     // What a disk that hangs does to its readers.
-    let mut hanging = vec![];
-    while opened.created(1).is_some() {
-        assert_eq!(opened.metrics.late_reads.get(), 0);
-        let (release, held) = channel::<()>();
-        opened.store.readers.run(move || held.recv().is_ok());
-        hanging.push(release);
-    }
-    assert_eq!((opened.created(1), opened.metrics.late_reads.get()), (None, 2));
+    opened.store.readers = Arc::new(Readers::new(TICK));
+    let hanging = all_hang(&opened.store.readers);
+    assert_eq!((opened.created(1), opened.metrics.late_reads.get()), (None, 1));
     assert_eq!(opened.store.state(), DiskState::Healthy);
     drop(hanging);
     let (started, mut ticks) = (tokio::time::Instant::now(), interval(TICK));
