@@ -15,6 +15,7 @@ mod queue;
 mod readers;
 mod reopen;
 mod rotate;
+mod shared;
 mod writer;
 
 #[cfg(test)]

@@ -3,41 +3,31 @@
 
 use std::{
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio::{
-    sync::{Notify, oneshot},
+    sync::oneshot,
     task::{self, spawn_blocking},
     time::{Instant, timeout, timeout_at},
 };
 
 use super::{
     error::RuleError,
-    folder::Folder,
-    pair::{Lookup, Pair, Put, PutKind},
-    queue::Queue,
+    pair::{Put, PutKind},
     readers::{READ_LIMIT, Readers},
     reopen::reopen,
+    shared::Shared,
     writer::{Control, Writer},
 };
 use crate::{
-    cache::{
-        entry::{Entry, HEADER_BYTES, Record},
-        metrics::CacheMetrics,
-        rules::Rules,
-    },
+    cache::{entry::Entry, metrics::CacheMetrics, rules::Rules},
     key::CacheKey,
 };
 
-/// Bytes of entries that wait to be written, at most.
-const QUEUE_BYTES: u64 = 16 << 20;
 /// How long a caller waits for a rule to be on disk: longer than the writer may take for what comes before it.
 pub(super) const RULE_LIMIT: Duration = Duration::from_secs(30);
 /// How long opening may keep the process from starting.
@@ -91,42 +81,12 @@ struct Tasks {
     reopening: task::JoinHandle<()>,
 }
 
-/// What the writer shares with readers.
-pub(super) struct Shared {
-    pub(super) config: StoreConfig,
-    pub(super) folder: Folder,
-    pub(super) rules: Arc<Rules>,
-    pub(super) metrics: CacheMetrics,
-    pub(super) queue: Queue<Put, Control>,
-    /// Notified whenever the tier goes off.
-    pub(super) off: Notify,
-    pub(super) published: RwLock<(u64, Pair)>,
-    state: RwLock<DiskState>,
-    opening: AtomicU64,
-    last_number: AtomicU64,
-    bytes: AtomicU64,
-}
-
 // === impl Store ===
 
 impl Store {
     /// Opens the tier; when that fails it is off, says why, and is tried again. Waits at most some seconds.
     pub async fn open(config: StoreConfig, rules: Arc<Rules>, metrics: CacheMetrics) -> Self {
-        let record = config.dimensions as u64 * 4 + HEADER_BYTES as u64;
-        let queued = usize::try_from(QUEUE_BYTES / record).unwrap_or(1).clamp(16, 8192);
-        let shared = Arc::new(Shared {
-            folder: Folder::new(config.folder.clone()),
-            rules,
-            metrics,
-            queue: Queue::new(queued),
-            off: Notify::new(),
-            published: RwLock::default(),
-            state: RwLock::new(DiskState::Degraded { message: opening_sentence(&config) }),
-            opening: AtomicU64::new(0),
-            last_number: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            config,
-        });
+        let shared = Arc::new(Shared::new(config, rules, metrics));
         let writer = start_writer(&shared).await;
         let reopening = tokio::spawn(reopen(shared.clone()));
         let tasks = Mutex::new(Tasks { writer, reopening });
@@ -175,12 +135,12 @@ impl Store {
 
     /// How the tier is.
     pub fn state(&self) -> DiskState {
-        self.shared.state.read().clone()
+        self.shared.state()
     }
 
     /// Bytes of every file in the folder, when last counted.
     pub fn bytes(&self) -> u64 {
-        self.shared.bytes.load(Ordering::Relaxed)
+        self.shared.bytes()
     }
 
     /// Hands everything put so far to the operating system; `false` when it takes longer than `limit`.
@@ -253,74 +213,6 @@ impl Tasks {
     }
 }
 
-// === impl Shared ===
-
-impl Shared {
-    /// Bytes that may be written between two counts of all files; small against the limit, for sled writes more than it
-    /// is given.
-    pub(super) fn count_every(&self) -> u64 {
-        (self.config.disk_bytes / 512).clamp(64 << 10, 4 << 20)
-    }
-
-    /// What readers see from now on.
-    pub(super) fn publish(&self, pair: &Pair) {
-        let mut published = self.published.write();
-        let previous = std::mem::replace(&mut *published, (self.opening(), pair.clone()));
-        drop(published);
-        // The last owner closes a database: that is the caller's part, not a reader's behind this lock.
-        drop(previous);
-    }
-
-    fn is_on(&self) -> bool {
-        self.published.read().1.young.is_some()
-    }
-
-    /// The entry under a key. May block for ever, on a disk that hangs. What it meets is reported however late it is.
-    fn read(&self, key: &CacheKey) -> Option<Found> {
-        let (opening, pair) = self.published.read().clone();
-        match pair.find(key, self.config.dimensions) {
-            Ok(Lookup::Found { record: Record::Entry(entry), in_old }) => {
-                Some(Found { entry, in_old })
-            }
-            Ok(Lookup::Found { record: Record::Tombstone { .. }, .. } | Lookup::Missing) => None,
-            Ok(Lookup::Bad) => {
-                self.metrics.bad_records.inc();
-                self.queue.hint(Control::Remove(*key));
-                None
-            }
-            Err(error) => {
-                self.queue.hint(Control::Failed { opening, error });
-                None
-            }
-        }
-    }
-
-    pub(super) fn opening(&self) -> u64 {
-        self.opening.load(Ordering::SeqCst)
-    }
-
-    pub(super) fn next_opening(&self) {
-        self.opening.fetch_add(1, Ordering::SeqCst);
-    }
-
-    pub(super) fn last_number(&self) -> u64 {
-        self.last_number.load(Ordering::SeqCst)
-    }
-
-    pub(super) fn set_last_number(&self, number: u64) {
-        self.last_number.fetch_max(number, Ordering::SeqCst);
-    }
-
-    pub(super) fn set_bytes(&self, bytes: u64) {
-        self.bytes.store(bytes, Ordering::Relaxed);
-        self.metrics.disk_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-    }
-
-    pub(super) fn set_state(&self, state: DiskState) {
-        *self.state.write() = state;
-    }
-}
-
 // === free functions ===
 
 /// Starts the writer, and waits until it has opened the tier or given up, but not for long.
@@ -344,8 +236,4 @@ async fn start_writer(shared: &Arc<Shared>) -> Option<JoinHandle<()>> {
 /// What the writer answers, if it does so within `limit`.
 pub(super) async fn answer<T>(answer: oneshot::Receiver<T>, limit: Duration) -> Option<T> {
     timeout(limit, answer).await.ok()?.ok()
-}
-
-fn opening_sentence(config: &StoreConfig) -> String {
-    format!("cache folder {}: the disk cache is being opened", config.folder.display())
 }

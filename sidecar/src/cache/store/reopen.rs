@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::Instant, time::sleep_until};
 
 use super::{
-    handle::{RULE_LIMIT, Shared, answer},
+    handle::{RULE_LIMIT, answer},
+    shared::Shared,
     writer::Control,
 };
 

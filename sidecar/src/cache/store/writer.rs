@@ -7,10 +7,11 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     RuleError, StoreError, chain,
-    handle::{DiskState, Shared},
+    handle::DiskState,
     limit::within,
     meta::Meta,
     pair::{Context, Pair, Put},
+    shared::Shared,
 };
 use crate::key::CacheKey;
 
