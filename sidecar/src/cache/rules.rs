@@ -4,8 +4,7 @@
 //! before it could still bring a covered entry back: once the disk tier holds it too, and every operation that began
 //! before that has ended, it is purged from the memory tier a last time and forgotten.
 //!
-//! Lookups read the map of rules under a lock, so whoever writes to it does so a [`PIECE`] at a time, and purges without
-//! it.
+//! Lookups read the map of rules under a lock, so whoever writes to it does so a few keys at a time, and purges without it.
 //!
 //! *Guarantees*: from the moment that [`Rules::add_items`] or [`Rules::invalidate_all`] returns, [`Rules::standing`]
 //! covers their entries, until no operation can know them.
