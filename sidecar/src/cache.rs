@@ -12,6 +12,7 @@
 pub mod entry;
 pub mod freshness;
 pub mod hot;
+mod invalidate;
 pub mod metrics;
 pub mod rules;
 pub mod store;
@@ -22,15 +23,15 @@ mod tests;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use embark_crds::contract::{CacheMode, CachePolicy, CacheStorage};
-use tokio::task::spawn_blocking;
+use tokio::sync::Semaphore;
 
 use self::{
     entry::Entry,
-    freshness::{Stamp, Terms, Verdict, judge},
+    freshness::{Stamp, Standing, Terms, Verdict, judge},
     hot::Hot,
     metrics::CacheMetrics,
     rules::Rules,
-    store::{DiskState, Store, StoreConfig},
+    store::{DiskState, Found, Store, StoreConfig},
 };
 use crate::{
     clock::Clock,
@@ -56,6 +57,8 @@ pub struct Cache {
     clock: Arc<dyn Clock>,
     memory: Arc<Memory>,
     store: Option<Store>,
+    /// The turn of an invalidation's work.
+    forgetting: Arc<Semaphore>,
 }
 
 /// One computation or disk read under way. While it lives, no rule on items that it might break is forgotten.
@@ -132,7 +135,13 @@ impl Cache {
             }
             CacheMode::Memory | CacheMode::Disabled => None,
         };
-        let cache = Cache { policy, clock, memory: Arc::new(Memory { hot, rules }), store };
+        let cache = Cache {
+            policy,
+            clock,
+            memory: Arc::new(Memory { hot, rules }),
+            store,
+            forgetting: Arc::new(Semaphore::new(1)),
+        };
         if let Some(refused) = cache.epoch_refused() {
             tracing::warn!("{refused}");
         }
@@ -153,21 +162,24 @@ impl Cache {
 
     /// The fresh entry of a key in memory. Never waits for a disk or a computation.
     pub fn lookup_memory(&self, key: &CacheKey, now_ms: u64) -> Option<Hit> {
+        // The rules first: one that is forgotten before it is read would be missed, and what it covers found.
+        let standing = self.memory.rules.standing(key);
         let entry = self.memory.hot.as_ref()?.get(key)?;
-        self.fresh(key, entry, now_ms).map(|(entry, age_ms)| Hit {
-            entry,
-            age_ms,
-            tier: Tier::Memory,
-        })
+        let age_ms = self.fresh_age_ms(key, &entry, (standing, now_ms))?;
+        Some(Hit { entry, age_ms, tier: Tier::Memory })
     }
 
-    /// The fresh entry of a key on disk, which is in memory from then on. Blocks for a disk read.
+    /// The fresh entry of a key on disk, which is in memory from then on. Blocks for a disk read; one that takes too long
+    /// is a miss.
     pub fn lookup_disk(&self, operation: &Operation, key: &CacheKey, now_ms: u64) -> Option<Hit> {
         let store = self.store.as_ref()?;
         let found = store.get(key)?;
-        let (entry, age_ms) = self.fresh(key, found.entry, now_ms)?;
+        // The rules last: none that came during the read is forgotten before the operation ends.
+        let standing = self.memory.rules.standing(key);
+        let Found { entry, in_old } = found;
+        let age_ms = self.fresh_age_ms(key, &entry, (standing, now_ms))?;
         operation.memory.insert(key, &entry);
-        if found.in_old {
+        if in_old {
             store.promote(*key, entry.clone());
         }
         Some(Hit { entry, age_ms, tier: Tier::Disk })
@@ -183,40 +195,6 @@ impl Cache {
         if let Some(store) = &self.store {
             store.put(key, entry);
         }
-    }
-
-    /// Makes every entry created at or before `before_ms` count no more: once this returns, no lookup gives one.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotDurable`] when that holds only until a restart.
-    pub async fn invalidate_all(&self, before_ms: u64) -> Result<(), Error> {
-        self.memory.rules.invalidate_all(before_ms);
-        let memory = self.memory.clone();
-        let purge = move || memory.hot.iter().for_each(|hot| hot.retain_after(before_ms));
-        // The purge frees memory; the rule stands without it.
-        let _ = spawn_blocking(purge).await;
-        match &self.store {
-            Some(store) => store.forget_all(before_ms).await.map_err(not_durable),
-            None => Ok(()),
-        }
-    }
-
-    /// As [`Cache::invalidate_all`], for the entries of some keys.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotDurable`] when that holds only until a restart.
-    pub async fn invalidate_items(&self, keys: Vec<CacheKey>, before_ms: u64) -> Result<(), Error> {
-        self.memory.rules.add_items(&keys, before_ms);
-        for key in &keys {
-            self.memory.purge(key, before_ms);
-        }
-        if let Some(store) = &self.store {
-            // Without a tombstone the rules stay in memory as long as the process.
-            store.forget(keys.clone(), before_ms).await.map_err(not_durable)?;
-        }
-        let memory = &self.memory;
-        memory.rules.complete_items(keys, |key, before_ms| memory.purge(key, before_ms));
-        Ok(())
     }
 
     /// How the cache is.
@@ -253,14 +231,16 @@ impl Cache {
         }
     }
 
-    fn fresh(&self, key: &CacheKey, entry: Entry, now_ms: u64) -> Option<(Entry, u64)> {
+    /// The age of an entry that counts under what stands over its key.
+    fn fresh_age_ms(
+        &self,
+        key: &CacheKey,
+        entry: &Entry,
+        (standing, now_ms): (Standing, u64),
+    ) -> Option<u64> {
         let stamp = Stamp { created_ms: entry.created_ms, epoch: entry.epoch };
-        let standing = self.memory.rules.standing(key);
         match judge(key, stamp, Terms { policy: &self.policy, standing }, now_ms) {
-            Verdict::Fresh => {
-                let age_ms = now_ms.saturating_sub(entry.created_ms);
-                Some((entry, age_ms))
-            }
+            Verdict::Fresh => Some(now_ms.saturating_sub(entry.created_ms)),
             Verdict::Expired
             | Verdict::OtherEpoch
             | Verdict::Invalidated
@@ -313,11 +293,4 @@ impl Memory {
             hot.remove_covered(key, before_ms);
         }
     }
-}
-
-// === free functions ===
-
-fn not_durable(why: String) -> Error {
-    let message = format!("the invalidation holds until this process restarts, no longer: {why}");
-    Error::new(ErrorKind::NotDurable, message)
 }

@@ -111,6 +111,7 @@ struct CacheFamilies {
     evictions: Family<ModelLabel, Counter>,
     rotations: Family<ModelLabel, Counter>,
     bad_records: Family<ModelLabel, Counter>,
+    late_reads: Family<ModelLabel, Counter>,
     writes: Family<ModelLabel, Counter>,
     dropped_writes: Family<ModelLabel, Counter>,
     disk_errors: Family<ModelLabel, Counter>,
@@ -261,6 +262,8 @@ impl CacheFamilies {
         cache.register("rotations", help, f.rotations.clone());
         let help = "Records on disk that did not match their checksum";
         cache.register("bad_records", help, f.bad_records.clone());
+        let help = "Lookups on disk that took too long and became misses";
+        cache.register("late_reads", help, f.late_reads.clone());
         cache.register("writes", "Entries written to disk", f.writes.clone());
         let help = "Entries not written to disk because too many waited or the disk tier was off";
         cache.register("dropped_writes", help, f.dropped_writes.clone());
@@ -276,6 +279,7 @@ impl CacheFamilies {
             evictions: self.evictions.get_or_create_owned(label),
             rotations: self.rotations.get_or_create_owned(label),
             bad_records: self.bad_records.get_or_create_owned(label),
+            late_reads: self.late_reads.get_or_create_owned(label),
             dropped_writes: self.dropped_writes.get_or_create_owned(label),
             writes: self.writes.get_or_create_owned(label),
             disk_errors: self.disk_errors.get_or_create_owned(label),

@@ -12,7 +12,7 @@ use std::{
 use embark_crds::contract::files;
 use tokio::{
     task::{JoinHandle, spawn_blocking},
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use tracing::{error, info, warn};
 
@@ -109,7 +109,7 @@ impl Loader {
             warn!(model = served.name(), "not loaded yet, tried again in {wait:?}: {error}");
             last_failure = error.to_string();
             served.set_progress(State::Pending, last_failure.clone());
-            sleep(wait).await;
+            sleep_until(Instant::now() + wait).await;
         }
     }
 }

@@ -23,7 +23,8 @@ const TOMBSTONE: u8 = 1 << 7;
 /// A cached vector and how it came to be. Cloning shares the vector's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The full vector. Its bytes are its own, not a part of a larger buffer, for the memory tier weighs them alone.
+    /// The full vector. Its bytes are its own, or the tail of its own record's ([`HEADER_BYTES`] more stay in memory), and
+    /// never a part of a buffer that many share: the memory tier weighs them alone.
     pub vector: Vector,
     /// When its computation began, in milliseconds since 1970.
     pub created_ms: u64,
@@ -77,6 +78,14 @@ pub enum DecodeError {
         /// Bytes that the model's vectors have.
         expected: usize,
     },
+}
+
+/// The header's fields beside the time.
+struct Numbers {
+    flags: u8,
+    chunks: u16,
+    tokens: u32,
+    epoch: u64,
 }
 
 // === impl Entry ===
@@ -163,14 +172,6 @@ impl Record {
             vector: Vector::from_le_bytes(bytes.slice(HEADER_BYTES..)),
         }))
     }
-}
-
-/// The header's fields beside the time.
-struct Numbers {
-    flags: u8,
-    chunks: u16,
-    tokens: u32,
-    epoch: u64,
 }
 
 // === impl Numbers ===

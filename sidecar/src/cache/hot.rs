@@ -6,7 +6,8 @@ use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter, sync:
 use super::entry::Entry;
 use crate::key::CacheKey;
 
-/// Bytes that an entry takes beside its vector: key, slab slot, hash table, ghost list, allocations' heads.
+/// Bytes that an entry takes beside its vector: key, slab slot, hash table, ghost list, allocations' heads, and the
+/// header of the record that it was read from.
 const OVERHEAD_BYTES: u64 = 256;
 /// At least so many entries fit into a shard, so that one never holds much less than its share of the limit.
 const ENTRIES_PER_SHARD: u64 = 64;

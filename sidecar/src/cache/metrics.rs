@@ -11,6 +11,8 @@ pub struct CacheMetrics {
     pub rotations: Counter,
     /// Records that did not match their checksum.
     pub bad_records: Counter,
+    /// Lookups that gave up a disk read because it took too long, or because all readers hung.
+    pub late_reads: Counter,
     /// Entries that were not written to disk because the queue was full or the disk tier was off.
     pub dropped_writes: Counter,
     /// Entries written to disk.

@@ -4,6 +4,7 @@
 //! is deleted. What keeps vectors right (checksums, rules, limits, markers) is in the files below, which see a
 //! `Database` as a map of bytes.
 
+mod error;
 mod folder;
 mod handle;
 mod limit;
@@ -11,7 +12,10 @@ mod meta;
 mod open;
 mod pair;
 mod queue;
+mod readers;
+mod reopen;
 mod rotate;
+mod shared;
 mod writer;
 
 #[cfg(test)]
@@ -27,6 +31,7 @@ use std::{
 
 use bytes::Bytes;
 
+pub use error::{RuleError, StoreError, chain};
 pub use handle::{DiskState, Found, Store, StoreConfig};
 
 use crate::key::CacheKey;
@@ -34,43 +39,12 @@ use crate::key::CacheKey;
 /// Bytes that sled keeps of one database in memory.
 const SLED_CACHE_BYTES: u64 = 16 << 20;
 
-/// Why the disk tier could not do something.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StoreError {
-    /// The file system said no.
-    #[error("{action}: {source}")]
-    Io {
-        /// What was tried.
-        action: String,
-        /// What it said.
-        source: io::Error,
-    },
-    /// A database's files are not what sled wrote.
-    #[error("database is damaged: {0}")]
-    Damaged(String),
-    /// It did not end in its time.
-    #[error("{0} took over {1} s")]
-    TimedOut(&'static str, u64),
-    /// Another process has the folder.
-    #[error("another process holds its lock file")]
-    Locked,
-}
-
 /// One of a model's two databases.
 pub(crate) struct Database {
     sled: Option<sled::Db>,
     number: u64,
     path: PathBuf,
     broken: AtomicBool,
-}
-
-// === impl StoreError ===
-
-impl StoreError {
-    /// Adds what was tried to what the file system said.
-    pub(crate) fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> StoreError {
-        |source| StoreError::Io { action: action.into(), source }
-    }
 }
 
 // === impl Database ===
@@ -155,7 +129,7 @@ impl Drop for Database {
             drop(sled);
             Ok(())
         }) {
-            tracing::debug!(%error, "database not closed cleanly");
+            tracing::debug!(error = chain(&error), "database not closed cleanly");
         }
     }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use embark_crds::contract::{DefaultVector, OnMiss, VERSION};
+use futures_util::FutureExt as _;
 
 use super::*;
 use crate::embedding::Vector;
@@ -256,6 +257,22 @@ async fn what_a_disk_read_brings_back_after_an_invalidation_is_never_given() {
     assert_eq!((found(&cache, 1), cache.memory.rules.items()), (None, 0));
     let cache = bench.restart(cache).await;
     assert_eq!(found(&cache, 1), None);
+}
+
+#[tokio::test]
+async fn an_invalidation_that_waits_for_its_turn_keeps_no_caller_waiting() {
+    let bench = Bench::new();
+    let cache = bench.open().await;
+    fill(&cache, 1);
+    let turn = cache.forgetting.clone().acquire_owned().await.unwrap();
+    let keys = (0..10_000).map(key).collect();
+    let mut forgetting = std::pin::pin!(cache.invalidate_items(keys, 1_000_000));
+    assert!(forgetting.as_mut().now_or_never().is_none());
+    // Nothing was done on this thread.
+    assert_eq!((cache.memory.rules.items(), found(&cache, 1)), (0, Some(Tier::Memory)));
+    drop(turn);
+    forgetting.await.unwrap();
+    assert_eq!((cache.memory.rules.items(), found(&cache, 1)), (0, None));
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The CacheService: callers make the process forget.
 
 use std::{
+    num::NonZeroUsize,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -11,6 +12,7 @@ use tonic::{Request, Response, Status};
 use super::{status, validate};
 use crate::{
     clock::Clock,
+    cpu_pool::CpuPool,
     error::{Error, ErrorKind},
     key::CacheKey,
     pb::server::{
@@ -21,15 +23,21 @@ use crate::{
 };
 
 pub(super) struct Caches {
-    pub(super) models: ServedModels,
-    pub(super) clock: Arc<dyn Clock>,
-    /// What the process calls itself in answers.
-    pub(super) instance: String,
+    models: ServedModels,
+    clock: Arc<dyn Clock>,
+    instance: String,
+    /// Where items become keys: one request at a time, apart from what embedding needs.
+    pool: CpuPool,
 }
 
 // === impl Caches ===
 
 impl Caches {
+    /// The caches of `models`; `instance` is what the process calls itself in answers.
+    pub(super) fn new(models: ServedModels, clock: Arc<dyn Clock>, instance: String) -> Self {
+        Caches { models, clock, instance, pool: CpuPool::new(NonZeroUsize::MIN) }
+    }
+
     async fn answer(&self, message: InvalidateRequest) -> Result<InvalidateResponse, Error> {
         let model = self.models.get(&message.model)?;
         if !model.contract.policy.allow_invalidation {
@@ -44,7 +52,9 @@ impl Caches {
         match message.scope {
             Some(Scope::All(true)) => cache.invalidate_all(before_ms).await?,
             Some(Scope::Items(items)) => {
-                cache.invalidate_items(keys(model, items.items)?, before_ms).await?;
+                let model = Arc::clone(model);
+                let keys = self.pool.run(move || keys(&model, items.items)).await??;
+                cache.invalidate_items(keys, before_ms).await?;
             }
             Some(Scope::All(false)) => {
                 let allowed = "must be true; to forget single items, give items";

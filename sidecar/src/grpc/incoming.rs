@@ -16,7 +16,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 use tokio_stream::Stream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
@@ -101,7 +101,7 @@ impl Acceptor {
             self.is_failing = true;
             warn!("connections cannot be accepted, and are tried again: {error}");
         }
-        sleep(ACCEPT_AGAIN_AFTER).await;
+        sleep_until(Instant::now() + ACCEPT_AGAIN_AFTER).await;
     }
 }
 

@@ -72,7 +72,7 @@ pub async fn serve(
     let Services { models, embedder, clock, instance, health } = services;
     let embeddings = EmbeddingServiceServer::new(Embeddings { models: models.clone(), embedder })
         .max_decoding_message_size(limit);
-    let caches = CacheServiceServer::new(Caches { models, clock, instance })
+    let caches = CacheServiceServer::new(Caches::new(models, clock, instance))
         .max_decoding_message_size(limit);
     let health = tonic_health::pb::health_server::HealthServer::new(
         tonic_health::server::HealthService::from_health_reporter(health),

@@ -3,42 +3,35 @@
 
 use std::{
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, sync_channel},
-    },
-    thread,
+    sync::Arc,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
-use parking_lot::RwLock;
-use tokio::{sync::Notify, task::spawn_blocking, time::timeout};
+use parking_lot::Mutex;
+use tokio::{
+    sync::oneshot,
+    task::{self, spawn_blocking},
+    time::{Instant, timeout, timeout_at},
+};
 
 use super::{
-    folder::Folder,
-    pair::{Lookup, Pair, Put, PutKind},
-    queue::Queue,
+    error::RuleError,
+    pair::{Put, PutKind},
+    readers::{READ_LIMIT, Readers},
+    reopen::reopen,
+    shared::Shared,
     writer::{Control, Writer},
 };
 use crate::{
-    cache::{
-        entry::{Entry, HEADER_BYTES, Record},
-        metrics::CacheMetrics,
-        rules::Rules,
-    },
+    cache::{entry::Entry, metrics::CacheMetrics, rules::Rules},
     key::CacheKey,
 };
 
-/// Bytes of entries that wait to be written, at most.
-const QUEUE_BYTES: u64 = 16 << 20;
 /// How long a caller waits for a rule to be on disk: longer than the writer may take for what comes before it.
-const RULE_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const RULE_LIMIT: Duration = Duration::from_secs(30);
 /// How long opening may keep the process from starting.
 const READY_LIMIT: Duration = Duration::from_millis(4500);
-/// The first pause before the tier is tried again, doubled up to the last.
-const FIRST_PAUSE: Duration = Duration::from_secs(5);
-const LAST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Where a disk tier is, and what it holds.
 #[derive(Clone, Debug)]
@@ -77,23 +70,15 @@ pub struct Found {
 /// A model's disk tier.
 pub struct Store {
     pub(super) shared: Arc<Shared>,
+    pub(super) readers: Arc<Readers>,
+    tasks: Mutex<Tasks>,
 }
 
-/// What the writer shares with readers.
-pub(super) struct Shared {
-    pub(super) config: StoreConfig,
-    pub(super) folder: Folder,
-    pub(super) rules: Arc<Rules>,
-    pub(super) metrics: CacheMetrics,
-    pub(super) queue: Queue<Put, Control>,
-    /// Notified whenever the tier goes off.
-    pub(super) off: Notify,
-    closed: Notify,
-    pub(super) published: RwLock<(u64, Pair)>,
-    state: RwLock<DiskState>,
-    opening: AtomicU64,
-    last_number: AtomicU64,
-    bytes: AtomicU64,
+/// What works for a store until it is closed.
+struct Tasks {
+    /// None when it could not be started, or has ended.
+    writer: Option<JoinHandle<()>>,
+    reopening: task::JoinHandle<()>,
 }
 
 // === impl Store ===
@@ -101,55 +86,25 @@ pub(super) struct Shared {
 impl Store {
     /// Opens the tier; when that fails it is off, says why, and is tried again. Waits at most some seconds.
     pub async fn open(config: StoreConfig, rules: Arc<Rules>, metrics: CacheMetrics) -> Self {
-        let record = config.dimensions as u64 * 4 + HEADER_BYTES as u64;
-        let queued = usize::try_from(QUEUE_BYTES / record).unwrap_or(1).clamp(16, 8192);
-        let shared = Arc::new(Shared {
-            folder: Folder::new(config.folder.clone()),
-            rules,
-            metrics,
-            queue: Queue::new(queued),
-            off: Notify::new(),
-            closed: Notify::new(),
-            published: RwLock::default(),
-            state: RwLock::new(DiskState::Degraded { message: opening_sentence(&config) }),
-            opening: AtomicU64::new(0),
-            last_number: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            config,
-        });
-        let (ready, opened) = sync_channel(1);
-        let writer = Writer::new(shared.clone());
-        let thread = thread::Builder::new().name("embark-store".to_owned());
-        match thread.spawn(move || writer.run(ready)) {
-            Ok(_) => drop(wait(opened, READY_LIMIT).await),
-            Err(error) => {
-                let message = format!("the disk cache's thread cannot start: {error}");
-                shared.set_state(DiskState::Degraded { message });
-            }
-        }
-        tokio::spawn(reopen(shared.clone()));
-        Store { shared }
+        let shared = Arc::new(Shared::new(config, rules, metrics));
+        let writer = start_writer(&shared).await;
+        let reopening = tokio::spawn(reopen(shared.clone()));
+        let tasks = Mutex::new(Tasks { writer, reopening });
+        Store { shared, readers: Arc::new(Readers::new(READ_LIMIT)), tasks }
     }
 
-    /// The entry under a key, fresh or not. Blocks for a disk read.
+    /// The entry under a key, fresh or not. Blocks for a disk read, and no longer than a quarter of a second: what takes
+    /// longer is not found, and counted.
     pub fn get(&self, key: &CacheKey) -> Option<Found> {
-        let (opening, pair) = self.shared.published.read().clone();
-        pair.young.as_ref()?;
-        match pair.find(key, self.shared.config.dimensions) {
-            Ok(Lookup::Found { record: Record::Entry(entry), in_old }) => {
-                Some(Found { entry, in_old })
-            }
-            Ok(Lookup::Found { record: Record::Tombstone { .. }, .. } | Lookup::Missing) => None,
-            Ok(Lookup::Bad) => {
-                self.shared.metrics.bad_records.inc();
-                self.shared.queue.hint(Control::Remove(*key));
-                None
-            }
-            Err(error) => {
-                self.shared.queue.hint(Control::Failed { opening, error });
-                None
-            }
+        if !self.shared.is_on() {
+            return None;
         }
+        let (shared, key) = (self.shared.clone(), *key);
+        let read = self.readers.run(move || shared.read(&key));
+        read.unwrap_or_else(|| {
+            self.shared.metrics.late_reads.inc();
+            None
+        })
     }
 
     /// Writes an entry behind; dropped and counted when too many wait.
@@ -166,7 +121,7 @@ impl Store {
     ///
     /// # Errors
     /// Why the rule holds in this process alone.
-    pub async fn forget(&self, keys: Vec<CacheKey>, before_ms: u64) -> Result<(), String> {
+    pub async fn forget(&self, keys: Vec<CacheKey>, before_ms: u64) -> Result<(), RuleError> {
         self.rule(|done| Control::Forget { keys, before_ms, done }).await
     }
 
@@ -174,32 +129,47 @@ impl Store {
     ///
     /// # Errors
     /// Why the rule holds in this process alone.
-    pub async fn forget_all(&self, before_ms: u64) -> Result<(), String> {
+    pub async fn forget_all(&self, before_ms: u64) -> Result<(), RuleError> {
         self.rule(|done| Control::ForgetAll { before_ms, done }).await
     }
 
     /// How the tier is.
     pub fn state(&self) -> DiskState {
-        self.shared.state.read().clone()
+        self.shared.state()
     }
 
     /// Bytes of every file in the folder, when last counted.
     pub fn bytes(&self) -> u64 {
-        self.shared.bytes.load(Ordering::Relaxed)
+        self.shared.bytes()
     }
 
     /// Hands everything put so far to the operating system; `false` when it takes longer than `limit`.
     pub async fn flush(&self, limit: Duration) -> bool {
-        let (done, flushed) = sync_channel(1);
-        self.shared.queue.command(Control::Flush(done)) && wait(flushed, limit).await.is_some()
+        let (done, flushed) = oneshot::channel();
+        self.shared.queue.command(Control::Flush(done)) && answer(flushed, limit).await.is_some()
     }
 
-    /// Writes what waits, closes the databases and lets go of the folder; `false` when it takes longer than `limit`, in
-    /// which case it goes on behind.
+    /// Writes what waits, closes the databases, lets go of the folder and ends every thread; `false` when it takes longer
+    /// than `limit`, in which case it goes on behind.
     pub async fn close(&self, limit: Duration) -> bool {
-        self.shared.closed.notify_one();
-        let (done, closed) = sync_channel(1);
-        self.shared.queue.command(Control::Close(done)) && wait(closed, limit).await.is_some()
+        let deadline = Instant::now() + limit;
+        let Some(writer) = self.tasks.lock().end() else {
+            return self.state() == DiskState::Off;
+        };
+        let readers = Arc::clone(&self.readers);
+        let reading = spawn_blocking(move || readers.close());
+        if !matches!(timeout_at(deadline, reading).await, Ok(Ok(()))) {
+            tracing::debug!("reads of the disk cache outlive it");
+        }
+        let (done, closed) = oneshot::channel();
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.shared.queue.last(Control::Close(done));
+        if answer(closed, left).await.is_none() {
+            return false;
+        }
+        // It has nothing more to do.
+        let ended = timeout_at(deadline, spawn_blocking(move || writer.join())).await;
+        matches!(ended, Ok(Ok(Ok(()))))
     }
 
     fn offer(&self, put: Put) {
@@ -210,102 +180,60 @@ impl Store {
 
     async fn rule(
         &self,
-        control: impl FnOnce(SyncSender<Result<(), String>>) -> Control,
-    ) -> Result<(), String> {
-        let (done, ended) = sync_channel(1);
+        control: impl FnOnce(oneshot::Sender<Result<(), RuleError>>) -> Control,
+    ) -> Result<(), RuleError> {
+        let (done, ended) = oneshot::channel();
         if !self.shared.queue.command(control(done)) {
-            return Err("too many rules wait to be written".to_owned());
+            return Err(RuleError::TooMany);
         }
-        let late =
-            || Err(format!("the disk cache did not answer within {} s", RULE_LIMIT.as_secs()));
-        wait(ended, RULE_LIMIT).await.unwrap_or_else(late)
+        match timeout(RULE_LIMIT, ended).await {
+            Ok(Ok(written)) => written,
+            Ok(Err(_)) => Err(RuleError::Closed),
+            Err(_) => Err(RuleError::Late(RULE_LIMIT.as_secs())),
+        }
     }
 }
 
 impl Drop for Store {
     fn drop(&mut self) {
-        self.shared.closed.notify_one();
-        // After a close nobody takes it.
-        self.shared.queue.command(Control::Close(sync_channel(1).0));
+        if self.tasks.lock().end().is_some() {
+            // Nobody waits for it to end: there is no way to in a drop.
+            self.shared.queue.last(Control::Close(oneshot::channel().0));
+        }
     }
 }
 
-// === impl Shared ===
+// === impl Tasks ===
 
-impl Shared {
-    /// Bytes that may be written between two counts of all files; small against the limit, for sled writes more than it
-    /// is given.
-    pub(super) fn count_every(&self) -> u64 {
-        (self.config.disk_bytes / 512).clamp(64 << 10, 4 << 20)
-    }
-
-    /// What readers see from now on.
-    pub(super) fn publish(&self, pair: &Pair) {
-        let mut published = self.published.write();
-        let previous = std::mem::replace(&mut *published, (self.opening(), pair.clone()));
-        drop(published);
-        // The last owner closes a database: that is the caller's part, not a reader's behind this lock.
-        drop(previous);
-    }
-
-    pub(super) fn opening(&self) -> u64 {
-        self.opening.load(Ordering::SeqCst)
-    }
-
-    pub(super) fn next_opening(&self) {
-        self.opening.fetch_add(1, Ordering::SeqCst);
-    }
-
-    pub(super) fn last_number(&self) -> u64 {
-        self.last_number.load(Ordering::SeqCst)
-    }
-
-    pub(super) fn set_last_number(&self, number: u64) {
-        self.last_number.fetch_max(number, Ordering::SeqCst);
-    }
-
-    pub(super) fn set_bytes(&self, bytes: u64) {
-        self.bytes.store(bytes, Ordering::Relaxed);
-        self.metrics.disk_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-    }
-
-    pub(super) fn set_state(&self, state: DiskState) {
-        *self.state.write() = state;
+impl Tasks {
+    /// Tries the tier no more; gives the writer, once, to be told to end.
+    fn end(&mut self) -> Option<JoinHandle<()>> {
+        self.reopening.abort();
+        self.writer.take()
     }
 }
 
 // === free functions ===
 
-/// Tries a tier that went off again and again, with longer and longer pauses, until it is on or closed.
-async fn reopen(shared: Arc<Shared>) {
-    loop {
-        tokio::select! {
-            () = shared.closed.notified() => return,
-            () = shared.off.notified() => {}
+/// Starts the writer, and waits until it has opened the tier or given up, but not for long.
+async fn start_writer(shared: &Arc<Shared>) -> Option<JoinHandle<()>> {
+    let (ready, opened) = oneshot::channel();
+    let writer = Writer::new(shared.clone());
+    let thread = thread::Builder::new().name("embark-store".to_owned());
+    match thread.spawn(move || writer.run(ready)) {
+        Ok(thread) => {
+            answer(opened, READY_LIMIT).await;
+            Some(thread)
         }
-        let mut pause = FIRST_PAUSE;
-        loop {
-            if timeout(pause, shared.closed.notified()).await.is_ok() {
-                return;
-            }
-            let (done, tried) = sync_channel(1);
-            if shared.queue.command(Control::Retry(done))
-                && wait(tried, RULE_LIMIT).await == Some(true)
-            {
-                tracing::info!(folder = %shared.folder.path().display(), "the disk cache is on again");
-                break;
-            }
-            pause = (pause * 2).min(LAST_PAUSE);
+        Err(error) => {
+            let message = format!("the disk cache's thread cannot start: {error}");
+            shared.set_state(DiskState::Degraded { message });
+            None
         }
     }
 }
 
-/// What a thread answers. The wait blocks a thread of its own, so that it is measured in real time, as the writer's work
-/// is, also under a paused clock.
-async fn wait<T: Send + 'static>(answer: Receiver<T>, limit: Duration) -> Option<T> {
-    spawn_blocking(move || answer.recv_timeout(limit).ok()).await.ok().flatten()
-}
-
-fn opening_sentence(config: &StoreConfig) -> String {
-    format!("cache folder {}: the disk cache is being opened", config.folder.display())
+/// What the writer answers, if it does so within `limit`.
+pub(super) async fn answer<T>(answer: oneshot::Receiver<T>, limit: Duration) -> Option<T> {
+    timeout(limit, answer).await.ok()?.ok()
 }

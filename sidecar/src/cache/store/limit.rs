@@ -23,7 +23,7 @@ pub(super) fn within<T: Send + 'static>(
         // The receiver is gone when the limit has passed.
         let _ = sender.send(run());
     });
-    spawned.map_err(StoreError::io(action))?;
+    spawned.map_err(StoreError::io(format!("start a thread for {action}")))?;
     receiver.recv_timeout(limit).map_err(|error| match error {
         RecvTimeoutError::Timeout => StoreError::TimedOut(action, limit.as_secs()),
         RecvTimeoutError::Disconnected => StoreError::Damaged(format!("{action}: panic")),

@@ -6,7 +6,7 @@ use std::{fs::File, io, path::Path, sync::Arc, thread, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    Database, StoreError,
+    Database, StoreError, chain,
     handle::DiskState,
     limit::within,
     meta::{FORMAT, Meta, Reading},
@@ -143,7 +143,7 @@ impl Writer {
                 Ok(database) => self.pair.old = Some(Arc::new(database)),
                 Err(error) if is_of_the_file_system(&error) => return Err(error),
                 Err(error) => {
-                    self.warn(&error.to_string());
+                    self.warn(&chain(&error));
                     if place == 0 {
                         self.young_is_lost()?;
                     } else {

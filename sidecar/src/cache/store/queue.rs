@@ -59,6 +59,11 @@ impl<W, C> Queue<W, C> {
         self.control(control, MOST_HINTS);
     }
 
+    /// Sends the one command that there is always room for: to end.
+    pub(super) fn last(&self, control: C) {
+        self.control(control, usize::MAX);
+    }
+
     fn control(&self, control: C, most: usize) -> bool {
         let mut state = self.state.lock();
         if state.commands.len() - state.writes >= most {
@@ -120,5 +125,14 @@ mod tests {
         assert!(queue.offer(1) && !queue.offer(2) && queue.command('a'));
         assert_eq!(queue.next(10, NOW), (vec![1], None));
         assert!(queue.offer(3));
+    }
+
+    #[test]
+    fn a_queue_full_of_commands_takes_the_last_one() {
+        let queue = Queue::<(), char>::new(1);
+        assert!((0..MOST_CONTROLS).all(|_| queue.command('a')) && !queue.command('b'));
+        queue.last('c');
+        let mut all = std::iter::from_fn(|| queue.next(1, NOW).1);
+        assert_eq!(all.by_ref().last(), Some('c'));
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Database, StoreError, limit::within, writer::Writer};
+use super::{Database, StoreError, chain, limit::within, writer::Writer};
 
 /// Young is full at this share of the limit.
 const YOUNG_PERCENT: u64 = 45;
@@ -68,7 +68,7 @@ impl Writer {
     pub(super) fn mend(&mut self, error: &StoreError) -> Result<(), StoreError> {
         tracing::warn!(
             folder = %self.shared.folder.path().display(),
-            %error,
+            error = chain(error),
             "a database of the disk cache is given up and begun anew"
         );
         self.mended += 1;
@@ -125,7 +125,7 @@ impl Writer {
     fn dispose(&self, database: Arc<Database>) -> Result<(), StoreError> {
         let number = database.number();
         if let Err(error) = within(CLOSE_LIMIT, "a close", move || drop(database)) {
-            tracing::debug!(%error, "deleted while it closes");
+            tracing::debug!(error = chain(&error), "deleted while it closes");
         }
         self.shared.folder.discard(number)
     }

@@ -1,20 +1,17 @@
 //! The writer: the one thread that writes to a model's cache folder, and that owns its opening, its rotation and its end.
 //! It never waits longer than a limit for sled.
 
-use std::{
-    fs::File,
-    sync::{Arc, mpsc::SyncSender},
-    time::Duration,
-};
+use std::{fs::File, sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    StoreError,
-    handle::{DiskState, Shared},
+    RuleError, StoreError, chain,
+    handle::DiskState,
     limit::within,
     meta::Meta,
     pair::{Context, Pair, Put},
+    shared::Shared,
 };
 use crate::key::CacheKey;
 
@@ -30,19 +27,19 @@ const MOST_AT_ONCE: u64 = 256;
 /// What the writer does beside writing entries.
 pub(super) enum Control {
     /// Entries of these keys created at or before the time do not count.
-    Forget { keys: Vec<CacheKey>, before_ms: u64, done: SyncSender<Result<(), String>> },
+    Forget { keys: Vec<CacheKey>, before_ms: u64, done: oneshot::Sender<Result<(), RuleError>> },
     /// Entries created at or before the time do not count.
-    ForgetAll { before_ms: u64, done: SyncSender<Result<(), String>> },
+    ForgetAll { before_ms: u64, done: oneshot::Sender<Result<(), RuleError>> },
     /// The record of the key is bad.
     Remove(CacheKey),
     /// A reader of the databases of this opening met an error.
     Failed { opening: u64, error: StoreError },
     /// Hand everything written to the operating system.
-    Flush(SyncSender<()>),
+    Flush(oneshot::Sender<()>),
     /// Try to open again; says whether the tier is on.
-    Retry(SyncSender<bool>),
+    Retry(oneshot::Sender<bool>),
     /// End in order.
-    Close(SyncSender<()>),
+    Close(oneshot::Sender<()>),
 }
 
 /// The writer's own state.
@@ -78,8 +75,9 @@ impl Writer {
     }
 
     /// Opens, says so, and works until it is told to end.
-    pub(super) fn run(mut self, ready: SyncSender<bool>) {
-        self.retry(&ready);
+    pub(super) fn run(mut self, ready: oneshot::Sender<bool>) {
+        // Nobody may wait any more.
+        let _ = ready.send(self.retry());
         let record = self.shared.config.dimensions as u64 * 4 + 1;
         let most = (self.shared.count_every() / record).clamp(1, MOST_AT_ONCE) as usize;
         loop {
@@ -147,22 +145,24 @@ impl Writer {
                 self.tick();
                 let _ = done.send(());
             }
-            Control::Retry(done) => self.retry(&done),
+            Control::Retry(done) => {
+                let _ = done.send(self.retry());
+            }
             Control::Close(_) => {}
         }
     }
 
-    /// Opens when the tier is off.
-    fn retry(&mut self, done: &SyncSender<bool>) {
+    /// Opens when the tier is off; says whether it is on.
+    fn retry(&mut self) -> bool {
         if self.pair.young.is_none()
             && let Err(error) = self.open()
         {
             self.go_off(&error);
         }
-        let _ = done.send(self.pair.young.is_some());
+        self.pair.young.is_some()
     }
 
-    fn forget(&mut self, keys: Vec<CacheKey>, before_ms: u64) -> Result<(), String> {
+    fn forget(&mut self, keys: Vec<CacheKey>, before_ms: u64) -> Result<(), RuleError> {
         if self.pair.young.is_none() {
             return self.discard_for_a_rule();
         }
@@ -182,7 +182,7 @@ impl Writer {
         }
     }
 
-    fn forget_all(&mut self, before_ms: u64) -> Result<(), String> {
+    fn forget_all(&mut self, before_ms: u64) -> Result<(), RuleError> {
         if self.pair.young.is_none() {
             return self.discard_for_a_rule();
         }
@@ -195,9 +195,9 @@ impl Writer {
     }
 
     /// The tier is off and cannot hold a rule: what it covers must go.
-    fn discard_for_a_rule(&mut self) -> Result<(), String> {
+    fn discard_for_a_rule(&mut self) -> Result<(), RuleError> {
         self.discard_first = true;
-        self.discard_all().map_err(|error| error.to_string())
+        self.discard_all().map_err(RuleError::NotDeleted)
     }
 
     fn discard_all(&mut self) -> Result<(), StoreError> {
@@ -262,8 +262,9 @@ impl Writer {
             self.discard_first = true;
         }
         let message = format!(
-            "cache folder {}: the disk cache is off and vectors are kept in memory alone: {error}",
-            self.shared.folder.path().display()
+            "cache folder {}: the disk cache is off and vectors are kept in memory alone: {}",
+            self.shared.folder.path().display(),
+            chain(error)
         );
         tracing::warn!("{message}");
         self.shared.set_state(DiskState::Degraded { message });
@@ -277,7 +278,7 @@ impl Writer {
         if pair.young.is_some() && within(CLOSE_LIMIT, "a close", move || drop(pair)).is_ok() {
             self.meta.clean = true;
             if let Err(error) = self.meta.write(&self.shared.folder) {
-                tracing::warn!(%error, "cache folder not closed in order");
+                tracing::warn!(error = chain(&error), "cache folder not closed in order");
             }
         }
         self.lock = None;

@@ -128,9 +128,10 @@ async fn a_read_only_folder_switches_the_tier_off_and_rules_do_not_last() {
     mount.remount("ro").await;
     let opened = open(&folder, 8).await;
     assert!(opened.message().contains("Read-only file system"), "{}", opened.message());
-    let refused = opened.store.forget_all(5).await.unwrap_err();
+    let refused = opened.store.forget_all(5).await.map_err(|error| chain(&error)).unwrap_err();
     assert!(refused.contains("Read-only file system"), "{refused}");
-    let refused = opened.store.forget(vec![key(1)], 5).await.unwrap_err();
+    let refused =
+        opened.store.forget(vec![key(1)], 5).await.map_err(|error| chain(&error)).unwrap_err();
     assert!(refused.contains("Read-only file system"), "{refused}");
     mount.remount("rw").await;
     until(&opened, true).await;

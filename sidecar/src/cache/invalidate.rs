@@ -1,0 +1,83 @@
+//! How a cache forgets: off the threads that answer, and one invalidation's work at a time.
+
+use std::sync::Arc;
+
+use tokio::task::spawn_blocking;
+
+use super::{
+    Cache,
+    store::{RuleError, chain},
+};
+use crate::{
+    error::{Error, ErrorKind},
+    key::CacheKey,
+};
+
+// === impl Cache ===
+
+impl Cache {
+    /// Makes every entry created at or before `before_ms` count no more: once this returns, no lookup gives one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotDurable`] when that holds only until a restart.
+    pub async fn invalidate_all(&self, before_ms: u64) -> Result<(), Error> {
+        self.memory.rules.invalidate_all(before_ms);
+        let memory = self.memory.clone();
+        let purge = move || memory.hot.iter().for_each(|hot| hot.retain_after(before_ms));
+        // The purge frees memory; the rule stands without it.
+        let _ = self.in_turn(purge).await;
+        match &self.store {
+            Some(store) => store.forget_all(before_ms).await.map_err(not_durable),
+            None => Ok(()),
+        }
+    }
+
+    /// As [`Cache::invalidate_all`], for the entries of some keys.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotDurable`] when that holds only until a restart; [`ErrorKind::WorkerLost`] when the process ends.
+    pub async fn invalidate_items(&self, keys: Vec<CacheKey>, before_ms: u64) -> Result<(), Error> {
+        let memory = self.memory.clone();
+        let add = move || {
+            let ticket = memory.rules.add_items(&keys, before_ms);
+            keys.iter().for_each(|key| memory.purge(key, before_ms));
+            (keys, ticket)
+        };
+        let (keys, ticket) = self.in_turn(add).await?;
+        if let Some(store) = &self.store {
+            // Without a tombstone the rules stay in memory as long as the process.
+            store.forget(keys, before_ms).await.map_err(not_durable)?;
+        }
+        let memory = self.memory.clone();
+        let complete = move || {
+            memory.rules.complete_items(ticket, |key, before_ms| memory.purge(key, before_ms));
+        };
+        // Frees memory; the rules hold, and stay when it does not happen.
+        let _ = self.in_turn(complete).await;
+        Ok(())
+    }
+
+    /// Does work on a thread that may block; one at a time, so that many invalidations take no more than one thread of
+    /// those that misses need. Work that has begun ends, also when its caller leaves.
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let lost = || Error::new(ErrorKind::WorkerLost, "forgetting did not come to its end");
+        let turn = Arc::clone(&self.forgetting).acquire_owned().await.map_err(|_| lost())?;
+        let work = move || {
+            let done = work();
+            drop(turn);
+            done
+        };
+        spawn_blocking(work).await.map_err(|_| lost())
+    }
+}
+
+// === free functions ===
+
+fn not_durable(why: RuleError) -> Error {
+    let why = chain(&why);
+    let message = format!("the invalidation holds until this process restarts, no longer: {why}");
+    Error::new(ErrorKind::NotDurable, message)
+}
