@@ -2,4 +2,7 @@
 
 #![cfg(test)]
 
+mod crd;
 mod harness;
+mod operator;
+mod specs;

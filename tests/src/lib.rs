@@ -5,6 +5,7 @@ pub mod image;
 pub mod manifest;
 pub mod mount;
 pub mod onnx;
+pub mod operator;
 pub mod programs;
 pub mod random;
 pub mod raw;

@@ -220,10 +220,7 @@ impl Sidecar {
 
     /// A page of the admin port: its status code and body.
     pub async fn get(&self, path: &str) -> (u16, String) {
-        let answer = get(&self.admin, path).await.expect("the admin port answers");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
-        let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
-        (code, body.to_owned())
+        http_get(&self.admin, path).await
     }
 
     /// `/status` of one model.
@@ -343,6 +340,14 @@ pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
         }
     });
     assert!(polled.await.is_ok(), "it never came to be that {what}");
+}
+
+/// What an HTTP server says of a path: the status code and the body.
+pub async fn http_get(address: &str, path: &str) -> (u16, String) {
+    let answer = get(address, path).await.expect("the port answers");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+    (code, body.to_owned())
 }
 
 /// A request for texts that leaves everything else to the model.

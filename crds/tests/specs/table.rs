@@ -1,4 +1,4 @@
-//! The table of good and bad specs, for whoever judges them.
+//! The table of good and bad specs, for whoever judges them. Not every judge reads every field.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
