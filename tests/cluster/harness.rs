@@ -73,11 +73,12 @@ async fn evidence_of_a_failure_holds_logs_events_and_objects() {
 #[tokio::test]
 async fn api_server_comes_back_and_shutting_down_leaves_nothing() {
     let plane = ControlPlane::start().await;
-    let name = plane.namespace("kept").await.name().to_owned();
+    let namespace = plane.namespace("kept").await;
     plane.stop_component("kube-apiserver").await;
     assert_ne!(plane.try_kubectl(["get", "namespaces"], "").await.code, 0);
     plane.start_component("kube-apiserver").await;
-    assert!(plane.kubectl(["get", "namespaces"]).await.contains(&name));
+    assert!(plane.kubectl(["get", "namespaces"]).await.contains(namespace.name()));
+    drop(namespace);
     let folder = plane.folder().to_owned();
     assert_eq!(processes_in(&folder).len(), 4, "{:?}", processes_in(&folder));
     plane.shut_down().await;

@@ -146,7 +146,7 @@ main() {
         exit 2
     }
     here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
-    # shellcheck source=tests/run.d/kubernetes.versions
+    # shellcheck source=/dev/null # nothing but NAME=VALUE
     source "$here/kubernetes.versions"
     out=$(mkdir -p -- "$1" && cd -- "$1" && pwd)
     work=$(mktemp -d)

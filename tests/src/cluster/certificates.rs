@@ -19,10 +19,12 @@ const LEAVES: [(&str, &str, Option<&str>); 7] = [
 ];
 
 /// Writes NAME.crt and NAME.key of all of them, of their authority (`ca`) and of what signs ServiceAccounts' tokens
-/// (`service-accounts.key`) into a folder.
+/// (`service-accounts.key`, `.pub`) into a folder.
 pub(super) fn write(folder: &Path, addresses: &[&str]) -> anyhow::Result<()> {
     fs::create_dir_all(folder)?;
-    fs::write(folder.join("service-accounts.key"), KeyPair::generate()?.serialize_pem())?;
+    let tokens = KeyPair::generate()?;
+    fs::write(folder.join("service-accounts.key"), tokens.serialize_pem())?;
+    fs::write(folder.join("service-accounts.pub"), tokens.public_key_pem())?;
     let authority = authority(folder)?;
     for (name, common_name, group) in LEAVES {
         let mut parameters =

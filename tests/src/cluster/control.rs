@@ -155,7 +155,7 @@ fn api_server(certificates: &Path, ports: Ports, address: &str) -> anyhow::Resul
         .option("advertise-address", address)
         .option("client-ca-file", &authority)
         .option("requestheader-client-ca-file", &authority)
-        .option("service-account-key-file", &key)
+        .option("service-account-key-file", key.with_extension("pub"))
         .option("service-account-signing-key-file", &key);
     for (option, name) in [
         ("tls-cert-file", "apiserver.crt"),

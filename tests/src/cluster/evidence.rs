@@ -8,12 +8,14 @@ use std::{
 use super::{ControlPlane, guard, state};
 
 /// What is asked of the API server: a file, and the words for kubectl. NAMESPACE stands for the test's.
-const QUESTIONS: [(&str, &str); 5] = [
+const QUESTIONS: [(&str, &str); 6] = [
     ("events.txt", "get events --all-namespaces --sort-by=.metadata.creationTimestamp"),
     ("pods.txt", "get pods --all-namespaces --output=wide"),
     ("nodes.txt", "describe nodes"),
     ("describe.txt", "describe all,configmaps,pdb,hpa,networkpolicies --namespace=NAMESPACE"),
-    ("objects.yaml", "get embark,all,configmaps,pdb --namespace=NAMESPACE --output=yaml"),
+    ("objects.yaml", "get all,configmaps,pdb --namespace=NAMESPACE --output=yaml"),
+    // Apart, since the CRD may not be there.
+    ("models.yaml", "get embeddingmodels --namespace=NAMESPACE --output=yaml"),
 ];
 
 /// Keeps the components' logs and what the API server and the pods say, in the folder that is returned. What cannot be
