@@ -14,7 +14,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
-    time::sleep,
+    time::{Instant, sleep_until},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::{info, warn};
@@ -178,7 +178,7 @@ async fn served(client: &Client, readiness: &watch::Sender<String>) {
         if is_new {
             warn!("{why}");
         }
-        sleep(CRD_EVERY).await;
+        sleep_until(Instant::now() + CRD_EVERY).await;
     }
 }
 

@@ -9,11 +9,14 @@ mod validate;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use embark_crds::{resolve::FieldError, v1alpha1::EmbeddingModel};
+use embark_crds::{resolve::FieldError, v1alpha1::{EmbeddingModel, EmbeddingModelStatus}};
 use futures_util::{Stream, StreamExt as _};
-use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
+use k8s_openapi::{
+    api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp,
+};
 use kube::{
     Api, Client, Resource as _, ResourceExt as _,
+    api::{Patch, PatchParams},
     core::error_boundary::InvalidObject,
     runtime::{
         Controller, controller,
@@ -35,7 +38,7 @@ use self::{
 };
 use crate::{
     children::{Children, Guarded},
-    kube_ext::FIELD_MANAGER,
+    kube_ext::{FIELD_MANAGER, chain},
     metrics::Metrics,
     pods::{Reports, cleaned},
     settings::Settings,
@@ -49,6 +52,9 @@ const GATHER: Duration = Duration::from_millis(200);
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The longest that it rests.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
+/// The most bytes of an event's note.
+const NOTE_BYTES: usize = 1024;
 
 /// What every reconcile shares.
 pub(crate) struct Context {
@@ -244,7 +250,7 @@ async fn refuse_malformed(malformed: &InvalidObject, context: &Context) -> Resul
 /// Writes a status, and tells of what changed in it; or does nothing when nothing did.
 async fn write(
     model: &EmbeddingModel,
-    status: embark_crds::v1alpha1::EmbeddingModelStatus,
+    status: EmbeddingModelStatus,
     context: &Context,
 ) -> Result<(), Error> {
     if model.status.as_ref() == Some(&status) {
@@ -258,58 +264,50 @@ async fn write(
         "metadata": { "name": model.name_any() },
         "status": status,
     });
-    let parameters = kube::api::PatchParams::apply(FIELD_MANAGER).force();
-    let patch = kube::api::Patch::Apply(body);
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    let patch = Patch::Apply(body);
     api.patch_status(&model.name_any(), &parameters, &patch).await.map_err(Error::Status)?;
     announce(model, &status, context).await;
     Ok(())
 }
 
-/// An event for each of the conditions that people wait for, when its state changed.
-async fn announce(
-    model: &EmbeddingModel,
-    status: &embark_crds::v1alpha1::EmbeddingModelStatus,
-    context: &Context,
-) {
-    let before = model.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+/// An event for each of the conditions that people wait for, when it changed.
+async fn announce(model: &EmbeddingModel, status: &EmbeddingModelStatus, context: &Context) {
+    let before = model.status.iter().flat_map(|status| &status.conditions).collect::<Vec<_>>();
     for condition in &status.conditions {
-        let is_told = matches!(condition.type_.as_str(), "Accepted" | "Ready");
-        let same = |old: &&_| -> bool {
-            let old: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition = old;
-            old.type_ == condition.type_
-                && old.status == condition.status
-                && old.reason == condition.reason
+        let is_told = ["Accepted", "Ready"].contains(&condition.type_.as_str());
+        let is_same = |old: &&Condition| {
+            let of = |one: &Condition| (one.type_.clone(), one.status.clone(), one.reason.clone());
+            of(old) == of(condition)
         };
-        if !is_told || before.iter().find(same).is_some() {
+        if !is_told || before.iter().any(is_same) {
             continue;
         }
-        let type_ = if condition.status == "False" && condition.reason != "RollingOut" {
-            EventType::Warning
-        } else {
-            EventType::Normal
-        };
-        let event = Event {
-            type_,
-            reason: condition.reason.clone(),
-            note: Some(condition.message.clone()),
-            action: "Reconcile".to_owned(),
-            secondary: None,
-        };
-        info!(model = model.name_any(), condition = condition.type_, status = condition.status,
-            reason = condition.reason, "{}", condition.message);
+        info!(
+            model = model.name_any(),
+            namespace = model.namespace(),
+            condition = condition.type_,
+            status = condition.status,
+            reason = condition.reason,
+            "{}",
+            condition.message
+        );
+        let event = event(condition);
         if let Err(error) = context.recorder.publish(&event, &model.object_ref(&())).await {
-            debug!("an event could not be written: {error}");
+            debug!("an event could not be written: {}", chain(&error));
         }
     }
 }
 
-/// An error and what caused it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        line = format!("{line}: {cause}");
-        source = cause.source();
+/// A roll-out is no failure.
+fn event(condition: &Condition) -> Event {
+    let note = &condition.message[..condition.message.floor_char_boundary(NOTE_BYTES)];
+    let is_failure = condition.status == "False" && condition.reason != "RollingOut";
+    Event {
+        type_: if is_failure { EventType::Warning } else { EventType::Normal },
+        reason: condition.reason.clone(),
+        note: Some(note.to_owned()),
+        action: "Reconcile".to_owned(),
+        secondary: None,
     }
-    line
 }

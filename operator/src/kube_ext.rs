@@ -55,6 +55,45 @@ pub(crate) async fn apply<K: Object>(
     api.patch(name, &parameters, &Patch::Apply(object)).await
 }
 
+/// Merges fields into an object that is there: lists are replaced as a whole.
+pub(crate) async fn merge<K: Object>(
+    client: &Client,
+    fields: &impl Serialize,
+    [namespace, name]: [&str; 2],
+    manager: &str,
+) -> kube::Result<K> {
+    let parameters = PatchParams { field_manager: Some(manager.to_owned()), ..Default::default() };
+    let api = Api::<K>::namespaced(client.clone(), namespace);
+    api.patch(name, &parameters, &Patch::Merge(fields)).await
+}
+
+/// Whether the API server found the object itself wrong.
+pub(crate) fn is_invalid(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 422)
+}
+
+/// An error and what caused it, in one line. Of the API server's answers the sentence counts.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut line = sentence(error);
+    let mut current = error;
+    while let Some(cause) = current.source() {
+        // The server's whole answer stands behind its sentence.
+        if matches!(current.downcast_ref(), Some(kube::Error::Api(_))) {
+            break;
+        }
+        line = format!("{line}: {}", sentence(cause));
+        current = cause;
+    }
+    line
+}
+
+fn sentence(error: &(dyn std::error::Error + 'static)) -> String {
+    match error.downcast_ref() {
+        Some(kube::Error::Api(status)) if !status.message.is_empty() => status.message.clone(),
+        _ => error.to_string(),
+    }
+}
+
 /// Deletes an object, unless it was replaced by another of the same name. Gone already is as good.
 pub(crate) async fn delete<K: Object>(client: &Client, object: &K) -> kube::Result<()> {
     let api = Api::<K>::namespaced(client.clone(), &object.namespace().unwrap_or_default());

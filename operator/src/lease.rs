@@ -7,7 +7,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::{Api, Client, api::PostParams};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
 use crate::settings::LeaseSettings;
@@ -49,7 +49,7 @@ impl Elector {
                 Ok(Err(error)) => warn!("the lease cannot be had: {error}"),
                 Err(_) => warn!("the lease cannot be had: no answer in time"),
             }
-            sleep(self.settings.retry).await;
+            sleep_until(Instant::now() + self.settings.retry).await;
         }
         info!(identity = self.settings.identity, "leading");
     }
@@ -58,7 +58,7 @@ impl Elector {
     pub(crate) async fn hold(&mut self) {
         let mut deadline = Instant::now() + self.settings.renew_within;
         loop {
-            sleep(self.settings.retry).await;
+            sleep_until(Instant::now() + self.settings.retry).await;
             // Counted from before the request: when its answer comes late, others have seen it earlier.
             let asked = Instant::now();
             match timeout_at(deadline, self.turn()).await {

@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod chart;
 mod crd;
 mod harness;
 mod operator;

@@ -1,5 +1,5 @@
 //! What the documents say is true: every command of theirs is run, in their order, in a network namespace of its own,
-//! where the default ports are free. Needs root, or a system that lets users make namespaces.
+//! where the default ports are free; those that need a cluster are run by the tests of the node. Needs root, or a system that lets users make namespaces.
 
 #![cfg(test)]
 
@@ -10,7 +10,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use embark_tests::programs;
+use embark_tests::{documents, programs};
 
 /// Documents with commands.
 const DOCUMENTS: [&str; 2] = ["README.md", "examples/clients/README.md"];
@@ -35,8 +35,7 @@ const SERVE: &str = "embark-sidecar serve ";
 #[test]
 fn every_command_of_the_documents_runs() {
     for document in DOCUMENTS {
-        let text = fs::read_to_string(programs::root().join(document)).unwrap();
-        let commands = commands(&text);
+        let commands = commands(document);
         assert!(!commands.is_empty(), "{document} has no commands: is the fence still ```sh?");
         run(document, &commands);
     }
@@ -70,21 +69,14 @@ fn what_is_run_elsewhere_is_what_the_documents_say() {
     assert!(ELSEWHERE.iter().any(|(command, _)| command.ends_with(&install)), "{install}");
 }
 
-/// The lines of a document's ```sh fences that are to be run.
-fn commands(text: &str) -> Vec<String> {
-    let mut commands = Vec::new();
-    let mut inside = false;
-    for line in text.lines() {
-        match line {
-            "```sh" => inside = true,
-            "```" => inside = false,
-            line if inside && !ELSEWHERE.iter().any(|(command, _)| line == *command) => {
-                commands.push(line.to_owned());
-            }
-            _ => {}
-        }
-    }
-    commands
+/// The commands of a document that are to be run here.
+fn commands(document: &str) -> Vec<String> {
+    let here = |command: &documents::Command| {
+        command.heading != documents::IN_A_CLUSTER
+            && !ELSEWHERE.iter().any(|(line, _)| command.line == *line)
+    };
+    let commands = documents::commands(document).into_iter().filter(here);
+    commands.map(|command| command.line).collect()
 }
 
 fn run(document: &str, commands: &[String]) {

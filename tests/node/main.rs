@@ -2,4 +2,6 @@
 
 #![cfg(test)]
 
+mod autoscaling;
 mod harness;
+mod quickstart;

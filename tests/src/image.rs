@@ -16,10 +16,12 @@ use crate::programs;
 #[cfg(test)]
 mod tests;
 
-/// The operator's image on a node.
-pub const OPERATOR: &str = "localhost/embark-operator:test";
+/// Where a node has our images, as a chart's values name it.
+pub const REPOSITORY: &str = "localhost";
+/// The operator's image on a node. Its tag is the one that the chart takes by itself.
+pub const OPERATOR: &str = concat!("localhost/embark-operator:", env!("CARGO_PKG_VERSION"));
 /// The sidecar's.
-pub const SIDECAR: &str = "localhost/embark-sidecar:test";
+pub const SIDECAR: &str = concat!("localhost/embark-sidecar:", env!("CARGO_PKG_VERSION"));
 /// A shell with the usual commands, for pods that stand for an application.
 pub const CLIENT: &str = "localhost/embark-client:test";
 /// What holds a pod's namespaces.

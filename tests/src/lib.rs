@@ -1,6 +1,7 @@
 //! What the tests of the whole product share: real processes on real ports, and what they are given.
 
 pub mod cluster;
+pub mod documents;
 pub mod image;
 pub mod manifest;
 pub mod mount;
@@ -10,6 +11,7 @@ pub mod programs;
 pub mod random;
 pub mod raw;
 pub mod refusal;
+pub mod release;
 pub mod sidecar;
 
 pub use manifest::Manifest;

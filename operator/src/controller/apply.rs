@@ -143,8 +143,16 @@ impl Applier<'_> {
         let name = child.name_any();
         let place = [self.model.namespace.as_str(), &name];
         tracing::debug!(kind = kind::<K>(), name, "applying");
-        let applied = kube_ext::apply::<K>(&self.context.client, fields, place, manager).await;
+        let client = &self.context.client;
+        let mut applied = kube_ext::apply::<K>(client, fields, place, manager).await;
         self.context.metrics.applied();
+        // An edit of what identifies an entry of a list, such as a port's number, leaves two entries that cannot stand
+        // side by side: our list takes the place of what is there.
+        if applied.as_ref().is_err_and(kube_ext::is_invalid)
+            && kube_ext::merge::<K>(client, fields, place, manager).await.is_ok()
+        {
+            applied = kube_ext::apply::<K>(client, fields, place, manager).await;
+        }
         applied.map(Arc::new).map_err(|source| {
             let (kind, name) = (kind::<K>(), place[1].to_owned());
             ApplyError::Apply { kind, name, source }
