@@ -53,6 +53,8 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The longest that it rests.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
+/// Models whose failures are counted at a time.
+const MOST_FAILURES: usize = 10_000;
 /// The most bytes of an event's note.
 const NOTE_BYTES: usize = 1024;
 
@@ -121,6 +123,10 @@ impl Context {
     /// How long a model rests that has failed again.
     fn failed(&self, model: ObjectRef<Guarded>) -> Duration {
         let mut failures = self.failures.lock();
+        // Those of models that are gone meanwhile are never taken out one by one.
+        if failures.len() >= MOST_FAILURES {
+            failures.clear();
+        }
         let count = failures.entry(model).or_default();
         let wait = FIRST_WAIT.saturating_mul(2_u32.saturating_pow(*count)).min(LONGEST_WAIT);
         *count = count.saturating_add(1);

@@ -18,6 +18,8 @@ pub(crate) struct Elector {
     settings: LeaseSettings,
     /// The Lease as another replica left it, and since when it has been so.
     seen: Option<(LeaseSpec, Instant)>,
+    /// When this replica asked for the last renewal that it got. Others may have seen it since then: its answer can be late.
+    renewed: Instant,
 }
 
 /// What a look at the Lease led to.
@@ -31,16 +33,21 @@ enum Turn {
 
 impl Elector {
     pub(crate) fn new(client: Client, settings: LeaseSettings) -> Self {
-        Elector { api: Api::namespaced(client, &settings.namespace), settings, seen: None }
+        let api = Api::namespaced(client, &settings.namespace);
+        Elector { api, settings, seen: None, renewed: Instant::now() }
     }
 
     /// Waits until this replica holds the Lease.
     pub(crate) async fn acquire(&mut self) {
         let mut told = None;
         loop {
+            let asked = Instant::now();
             // A look that hangs is as good as one that failed.
             match timeout(self.settings.renew_within, self.turn()).await {
-                Ok(Ok(Turn::Ours)) => break,
+                Ok(Ok(Turn::Ours)) => {
+                    self.renewed = asked;
+                    break;
+                }
                 Ok(Ok(Turn::Others { holder })) if told.as_ref() != Some(&holder) => {
                     info!(leader = holder, "waiting: another replica leads");
                     told = Some(holder);
@@ -56,13 +63,12 @@ impl Elector {
 
     /// Renews the Lease until it is lost, or could be before long.
     pub(crate) async fn hold(&mut self) {
-        let mut deadline = Instant::now() + self.settings.renew_within;
         loop {
-            sleep_until(Instant::now() + self.settings.retry).await;
-            // Counted from before the request: when its answer comes late, others have seen it earlier.
+            let deadline = self.renewed + self.settings.renew_within;
+            sleep_until((Instant::now() + self.settings.retry).min(deadline)).await;
             let asked = Instant::now();
             match timeout_at(deadline, self.turn()).await {
-                Ok(Ok(Turn::Ours)) => deadline = asked + self.settings.renew_within,
+                Ok(Ok(Turn::Ours)) => self.renewed = asked,
                 Ok(Ok(Turn::Others { holder })) => {
                     warn!(leader = holder, "the lease was taken");
                     return;
@@ -70,7 +76,7 @@ impl Elector {
                 Ok(Err(error)) => debug!("the lease was not renewed: {error}"),
                 Err(_) => {}
             }
-            if Instant::now() >= deadline {
+            if Instant::now() >= self.renewed + self.settings.renew_within {
                 warn!("the lease could not be renewed within {:?}", self.settings.renew_within);
                 return;
             }

@@ -66,6 +66,16 @@ pub(super) async fn apply(
     Ok(Applied { deployment })
 }
 
+/// A child as the cluster has it.
+enum Live<K> {
+    /// There is none.
+    Absent,
+    /// It is the model's, and the watches have not told of it yet.
+    Untold,
+    /// It is the model's.
+    Kept(Arc<K>),
+}
+
 /// Applies the children of one model.
 struct Applier<'a> {
     context: &'a Context,
@@ -78,16 +88,15 @@ impl Applier<'_> {
     /// Applies a child, unless it is as it should be.
     async fn apply<K: Kept>(&self, child: &K) -> Result<Arc<K>, ApplyError> {
         let desired = hashed(child);
-        let live = self.live(child).await?;
-        if let Some(live) = live.filter(|live| is_applied(&desired, &**live)) {
-            return Ok(live);
+        match self.live(child).await? {
+            Live::Kept(live) if is_applied(&desired, &*live) => Ok(live),
+            _ => self.patch(child, &desired, FIELD_MANAGER).await,
         }
-        self.patch(child, &desired, FIELD_MANAGER).await
     }
 
     /// Applies the Deployment, and its replicas as long as no autoscaler owns them. A new one begins with them either way.
     async fn deployment(&self, prepared: &Prepared) -> Result<Arc<Deployment>, ApplyError> {
-        let is_new = self.live(&prepared.deployment).await?.is_none();
+        let is_new = matches!(self.live(&prepared.deployment).await?, Live::Absent);
         let deployment = self.apply(&prepared.deployment).await?;
         let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas);
         let is_ours = prepared.autoscaler.is_none() || is_new;
@@ -102,26 +111,21 @@ impl Applier<'_> {
     }
 
     /// The child as it is. One of the same name that we do not keep track of is looked for, so that it is not overwritten.
-    async fn live<K: Kept>(&self, child: &K) -> Result<Option<Arc<K>>, ApplyError> {
+    async fn live<K: Kept>(&self, child: &K) -> Result<Live<K>, ApplyError> {
         let (name, namespace) = (child.name_any(), &self.model.namespace);
-        let kept = self.context.children.get::<K>(namespace, &name);
-        let owned = match &kept {
-            Some(live) => self.owned(&**live),
-            None => {
-                let api = Api::<K>::namespaced(self.context.client.clone(), namespace);
-                let found = api.get_metadata_opt(&name).await.map_err(|source| {
-                    ApplyError::Look { kind: kind::<K>(), name: name.clone(), source }
-                })?;
-                match &found {
-                    Some(found) => self.owned(found),
-                    None => Ok(()),
-                }
-            }
-        };
-        match owned {
-            Ok(()) => Ok(kept),
-            Err(owner) => Err(ApplyError::Taken { kind: kind::<K>(), name, owner }),
+        let taken = |owner| ApplyError::Taken { kind: kind::<K>(), name: name.clone(), owner };
+        if let Some(live) = self.context.children.get::<K>(namespace, &name) {
+            self.owned(&*live).map_err(taken)?;
+            return Ok(Live::Kept(live));
         }
+        let api = Api::<K>::namespaced(self.context.client.clone(), namespace);
+        let found = api.get_metadata_opt(&name).await.map_err(|source| {
+            let (kind, name) = (kind::<K>(), name.clone());
+            ApplyError::Look { kind, name, source }
+        })?;
+        let Some(found) = found else { return Ok(Live::Absent) };
+        self.owned(&found).map_err(taken)?;
+        Ok(Live::Untold)
     }
 
     /// Fails with who owns an object that is not our model's.

@@ -29,7 +29,7 @@ const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 const DRAIN_WAIT_SECONDS: i64 = 5;
 /// How long calls, the batch under way and the write of the cache may take after that, each at most.
 const CLOSE_SECONDS: i64 = 55;
-/// How long a model may take to be fetched and tried out before its pod counts as stuck, in probes of 10 s.
+/// How long a process may take to answer at all, in probes of 10 s. It answers long before its model is loaded.
 const STARTUP_PROBES: i32 = 6;
 /// Revisions that can be rolled back to. Each keeps its contract.
 const REVISIONS: i32 = 2;
