@@ -14,7 +14,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::{info, warn};
@@ -32,6 +32,8 @@ use crate::{
 
 /// How often the cluster is asked for a definition that it does not serve yet.
 const CRD_EVERY: Duration = Duration::from_secs(2);
+/// How long answers of probes and metrics may take at the end.
+const HTTP_GRACE: Duration = Duration::from_secs(5);
 
 /// Why there is no cluster to talk to.
 #[derive(Debug, thiserror::Error)]
@@ -88,9 +90,8 @@ pub async fn run(arguments: &args::Run) -> Result<(), RunError> {
     let mut ended = Signals::listen().map_err(RunError::Signals)?;
     let client = connect().await.map_err(RunError::Connect)?;
     let address = settings.listen;
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|source| RunError::Listen { address, source })?;
+    let listener =
+        TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
     let bound = listener.local_addr().map_or_else(|_| address.to_string(), |at| at.to_string());
     info!(address = bound, version = env!("CARGO_PKG_VERSION"), "listening");
     let metrics = Arc::new(Metrics::new());
@@ -107,11 +108,14 @@ pub async fn run(arguments: &args::Run) -> Result<(), RunError> {
         }
         error = work(&client, &settings, &metrics, &readiness, &mut elector) => Err(error),
     };
-    // All work has ended with its future: nothing is written any more when another replica begins.
+    // All work has ended with its future. A write that was sent before may still arrive: it is one that the next leader
+    // makes as well.
     elector.release().await;
     stop.send_replace(true);
-    if let Ok(Err(error)) = serving.await {
-        warn!("the port of probes and metrics ended: {error}");
+    match timeout(HTTP_GRACE, serving).await {
+        Ok(Ok(Err(error))) => warn!("the port of probes and metrics ended: {error}"),
+        Ok(_) => {}
+        Err(_) => warn!("a client of the port of probes and metrics was left behind"),
     }
     outcome
 }
@@ -149,9 +153,9 @@ async fn work(
     elector: &mut Elector,
 ) -> RunError {
     served(client, readiness).await;
-    readiness.send_replace(String::new());
+    readiness.send_replace("the Lease was not heard of yet".to_owned());
     loop {
-        elector.acquire().await;
+        elector.acquire(|| drop(readiness.send_replace(String::new()))).await;
         metrics.leads(true);
         let outcome = tokio::select! {
             () = elector.hold() => None,
@@ -187,23 +191,14 @@ async fn lead(client: &Client, settings: &Settings, metrics: &Arc<Metrics>) -> P
     let (children, triggers) = Children::watch(client);
     let (children, reports) = (Arc::new(children), Arc::new(Reports::default()));
     let (changed, changes) = mpsc::channel(WAITING);
-    let poller = Poller::new(
-        Arc::clone(&children),
-        Arc::clone(&reports),
-        Arc::clone(metrics),
-        changed,
-    );
+    let poller =
+        Poller::new(Arc::clone(&children), Arc::clone(&reports), Arc::clone(metrics), changed);
     let poller = match poller {
         Ok(poller) => poller,
         Err(error) => return PodsError(error),
     };
-    let context = Context::new(
-        client.clone(),
-        settings.clone(),
-        children,
-        reports,
-        Arc::clone(metrics),
-    );
+    let context =
+        Context::new(client.clone(), settings.clone(), children, reports, Arc::clone(metrics));
     let triggers = futures_util::stream::select(triggers, ReceiverStream::new(changes));
     let reconciling = controller::run(Arc::new(context), triggers.boxed());
     tokio::join!(reconciling, poller.run());

@@ -8,7 +8,12 @@ use crate::telemetry::LogFormat;
 
 /// The embark operator: reconciles EmbeddingModels.
 #[derive(Debug, Parser)]
-#[command(name = "embark-operator", version, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    name = "embark-operator",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
 pub struct Arguments {
     /// How log lines are written, to standard error.
     #[arg(long, value_enum, default_value_t, global = true, env = "EMBARK_LOG_FORMAT", help_heading = LOGS)]

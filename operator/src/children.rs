@@ -6,6 +6,7 @@ use std::sync::Arc;
 use embark_crds::v1alpha1::EmbeddingModel;
 use futures_util::{
     StreamExt as _,
+    future::ready,
     stream::{BoxStream, select_all},
 };
 use k8s_openapi::api::{
@@ -24,7 +25,10 @@ use kube::{
     },
 };
 
-use crate::{controller::names, kube_ext::Object};
+use crate::{
+    controller::names,
+    kube_ext::{Object, chain},
+};
 
 /// An EmbeddingModel, or why what is stored is none: one that cannot be read stops nobody.
 pub(crate) type Guarded = DeserializeGuard<EmbeddingModel>;
@@ -91,11 +95,7 @@ impl Children {
     }
 
     /// The objects of one model that are not on their way out, by name.
-    pub(crate) fn of_model<K: Kept>(
-        &self,
-        namespace: &str,
-        model: &str,
-    ) -> Vec<Arc<K>> {
+    pub(crate) fn of_model<K: Kept>(&self, namespace: &str, model: &str) -> Vec<Arc<K>> {
         let mut objects = K::store(self).state_filter(|object: &K| {
             object.meta().namespace.as_deref() == Some(namespace)
                 && names::model_of(object.labels()) == Some(model)
@@ -114,18 +114,29 @@ fn watch<K: Object>(client: &Client, triggers: &mut Vec<Triggers>) -> Store<K> {
     let objects = reflector(writer, watcher(Api::<K>::all(client.clone()), ours))
         .default_backoff()
         .touched_objects();
-    let models = objects.filter_map(async |object| {
+    let mut is_failing = false;
+    let models = objects.filter_map(move |object| {
         let object = match object {
             Ok(object) => object,
             Err(error) => {
-                tracing::debug!(kind = %K::kind(&()), %error, "a watch failed and is tried again");
-                return None;
+                // Once, until it works again: the first try may come before the definition, the hundredth tells nothing.
+                if !std::mem::replace(&mut is_failing, true) {
+                    let kind = K::kind(&());
+                    tracing::warn!(%kind, "a watch failed and is tried again: {}", chain(&error));
+                }
+                return ready(None);
             }
         };
-        let namespace = object.namespace()?;
-        let model = names::model_of(object.labels())?;
-        Some(ObjectRef::new(model).within(&namespace))
+        is_failing = false;
+        ready(model_ref(&object))
     });
     triggers.push(models.boxed());
     store
+}
+
+/// The model that an object of ours belongs to.
+fn model_ref<K: Object>(object: &K) -> Option<ObjectRef<Guarded>> {
+    let namespace = object.namespace()?;
+    let model = names::model_of(object.labels())?;
+    Some(ObjectRef::new(model).within(&namespace))
 }

@@ -9,7 +9,10 @@ mod validate;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use embark_crds::{resolve::FieldError, v1alpha1::{EmbeddingModel, EmbeddingModelStatus}};
+use embark_crds::{
+    resolve::FieldError,
+    v1alpha1::{EmbeddingModel, EmbeddingModelStatus},
+};
 use futures_util::{Stream, StreamExt as _};
 use k8s_openapi::{
     api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp,
@@ -19,9 +22,10 @@ use kube::{
     api::{Patch, PatchParams},
     core::error_boundary::InvalidObject,
     runtime::{
-        Controller, controller,
+        Controller, Predicate as _, PredicateConfig, WatchStreamExt as _, controller,
         controller::Action,
         events::{Event, EventType, Recorder},
+        predicates, reflector,
         reflector::{ObjectRef, store::WriterDropped},
         watcher,
     },
@@ -32,7 +36,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use self::{
-    apply::{ApplyError, Applied},
+    apply::{Applied, ApplyError},
     status::{Observed, Verdict},
     validate::ValidatedModel,
 };
@@ -40,14 +44,12 @@ use crate::{
     children::{Children, Guarded},
     kube_ext::{FIELD_MANAGER, chain},
     metrics::Metrics,
-    pods::{Reports, cleaned},
+    pods::{Reports, cleaned, has_ended},
     settings::Settings,
 };
 
 /// Models that are reconciled at a time.
 const AT_A_TIME: u16 = 8;
-/// How long changes of a model are gathered before it is reconciled: its children change in bursts.
-const GATHER: Duration = Duration::from_millis(200);
 /// How long a failed reconcile rests first. It doubles with each failure.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The longest that it rests.
@@ -87,8 +89,18 @@ pub(crate) async fn run(
     triggers: impl Stream<Item = ObjectRef<Guarded>> + Send + 'static,
 ) {
     let models = Api::<Guarded>::all(context.client.clone());
-    let settings = controller::Config::default().concurrency(AT_A_TIME).debounce(GATHER);
-    Controller::new(models, watcher::Config::default())
+    let settings = controller::Config::default().concurrency(AT_A_TIME);
+    let (reader, writer) = reflector::store();
+    // What the operator itself writes into a status is no reason to look again.
+    let changes = watcher(models, watcher::Config::default())
+        .default_backoff()
+        .reflect(writer)
+        .applied_objects()
+        .predicate_filter(
+            predicates::generation.combine(predicates::annotations),
+            PredicateConfig::default(),
+        );
+    Controller::for_stream(changes, reader)
         .with_config(settings)
         .reconcile_on(triggers)
         .run(reconcile, after_error, context)
@@ -167,7 +179,13 @@ async fn reconcile(model: Arc<Guarded>, context: Arc<Context>) -> Result<Action,
 fn after_error(model: Arc<Guarded>, error: &Error, context: Arc<Context>) -> Action {
     let wait = context.failed(ObjectRef::from_obj(&*model));
     let (name, namespace) = (model.meta().name.clone(), model.meta().namespace.clone());
-    warn!(model = name, namespace, reason = error.reason(), "tried again in {wait:?}: {}", chain(error));
+    warn!(
+        model = name,
+        namespace,
+        reason = error.reason(),
+        "tried again in {wait:?}: {}",
+        chain(error)
+    );
     Action::requeue(wait)
 }
 
@@ -191,8 +209,11 @@ async fn attempt(model: &Guarded, context: &Context) -> Result<Action, Error> {
         Ok(applied) => tell(model, &validated, &applied, context).await,
         Err(error) => {
             let (reason, message) = (error.reason(), cleaned(&chain(&error)));
-            let verdict = Verdict::new("Ready", Some(false), reason, message);
-            let status = status::of_refused(model, vec![verdict], Timestamp::now());
+            let verdicts = vec![
+                Verdict::new("Accepted", Some(true), "Accepted", "the spec is valid"),
+                Verdict::new("Ready", Some(false), reason, message),
+            ];
+            let status = status::of_refused(model, verdicts, Timestamp::now());
             write(model, status, context).await?;
             Err(Error::Apply(error))
         }
@@ -206,7 +227,8 @@ async fn tell(
     applied: &Applied,
     context: &Context,
 ) -> Result<Action, Error> {
-    let pods = context.children.of_model::<Pod>(&validated.namespace, &validated.name);
+    let mut pods = context.children.of_model::<Pod>(&validated.namespace, &validated.name);
+    pods.retain(|pod| !has_ended(pod));
     let view = |pod: &Arc<Pod>| {
         let report = pod.uid().and_then(|uid| context.reports.of(&uid));
         status::view(pod, report)
@@ -234,22 +256,24 @@ async fn refuse(
     Ok(Action::await_change())
 }
 
-/// Says so of an object that is stored and cannot be read: the schema was looser once, or is not this operator's.
+/// Says so of an object that is stored and cannot be read: the schema was looser once, or is not this operator's. Its
+/// conditions alone are written; what else its status holds cannot be read either.
 async fn refuse_malformed(malformed: &InvalidObject, context: &Context) -> Result<Action, Error> {
-    let model = EmbeddingModel {
-        metadata: malformed.metadata.clone(),
-        // It is not written, and stands here because the type has one.
-        spec: serde_json::from_value(json!({
-            "model": { "source": { "uri": "", "sha256": "" }, "output": { "dimensions": 1 } },
-            "input": {},
-        }))
-        .expect("the fields that a spec must have"),
-        status: None,
-    };
+    let metadata = malformed.metadata.clone();
+    let (name, namespace) =
+        (metadata.name.unwrap_or_default(), metadata.namespace.unwrap_or_default());
     let sentence = cleaned(&format!("the object cannot be read: {malformed}"));
+    warn!(model = name, namespace, "{sentence}");
     let no = |type_| Verdict::new(type_, Some(false), "Malformed", sentence.clone());
-    let status = status::of_refused(&model, vec![no("Accepted"), no("Ready")], Timestamp::now());
-    write(&model, status, context).await?;
+    let generation = malformed.metadata.generation;
+    let verdicts = vec![no("Accepted"), no("Ready")];
+    let conditions = status::merge(&[], generation, verdicts, Timestamp::now());
+    let status = json!({ "observedGeneration": generation, "conditions": conditions });
+    let api = Api::<Guarded>::namespaced(context.client.clone(), &namespace);
+    let patch = Patch::Merge(json!({ "status": status }));
+    let parameters =
+        PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..Default::default() };
+    api.patch_status(&name, &parameters, &patch).await.map_err(Error::Status)?;
     Ok(Action::await_change())
 }
 
@@ -259,7 +283,7 @@ async fn write(
     status: EmbeddingModelStatus,
     context: &Context,
 ) -> Result<(), Error> {
-    if model.status.as_ref() == Some(&status) {
+    if model.status.as_ref().is_some_and(|old| status::is_same(old, &status)) {
         return Ok(());
     }
     let namespace = model.namespace().unwrap_or_default();

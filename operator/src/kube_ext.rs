@@ -2,12 +2,13 @@
 
 use std::fmt::Debug;
 
-use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry};
 use kube::{
     Api, Client, Resource, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
 };
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
 
 /// Owns every field of a child that the operator sets, but a Deployment's replicas.
 pub(crate) const FIELD_MANAGER: &str = "embark-operator";
@@ -58,13 +59,29 @@ pub(crate) async fn apply<K: Object>(
 /// Merges fields into an object that is there: lists are replaced as a whole.
 pub(crate) async fn merge<K: Object>(
     client: &Client,
-    fields: &impl Serialize,
+    fields: &Value,
     [namespace, name]: [&str; 2],
     manager: &str,
 ) -> kube::Result<K> {
     let parameters = PatchParams { field_manager: Some(manager.to_owned()), ..Default::default() };
     let api = Api::<K>::namespaced(client.clone(), namespace);
     api.patch(name, &parameters, &Patch::Merge(fields)).await
+}
+
+/// Gives up what a manager owns by updates, so that what it applies is all that it owns: else a field that it leaves out
+/// some day would stay.
+pub(crate) async fn disown_updates<K: Object>(
+    client: &Client,
+    object: &K,
+    manager: &str,
+) -> kube::Result<K> {
+    let is_kept = |entry: &&ManagedFieldsEntry| {
+        entry.manager.as_deref() != Some(manager) || entry.operation.as_deref() != Some("Update")
+    };
+    let kept: Vec<_> = object.managed_fields().iter().filter(is_kept).collect();
+    let fields = json!({ "metadata": { "managedFields": kept } });
+    let namespace = object.namespace().unwrap_or_default();
+    merge(client, &fields, [&namespace, &object.name_any()], manager).await
 }
 
 /// Whether the API server found the object itself wrong.

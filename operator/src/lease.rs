@@ -37,8 +37,8 @@ impl Elector {
         Elector { api, settings, seen: None, renewed: Instant::now() }
     }
 
-    /// Waits until this replica holds the Lease.
-    pub(crate) async fn acquire(&mut self) {
+    /// Waits until this replica holds the Lease. `heard` is called once it is known who holds it.
+    pub(crate) async fn acquire(&mut self, heard: impl Fn()) {
         let mut told = None;
         loop {
             let asked = Instant::now();
@@ -49,6 +49,7 @@ impl Elector {
                     break;
                 }
                 Ok(Ok(Turn::Others { holder })) if told.as_ref() != Some(&holder) => {
+                    heard();
                     info!(leader = holder, "waiting: another replica leads");
                     told = Some(holder);
                 }
@@ -58,6 +59,7 @@ impl Elector {
             }
             sleep_until(Instant::now() + self.settings.retry).await;
         }
+        heard();
         info!(identity = self.settings.identity, "leading");
     }
 

@@ -1,8 +1,7 @@
 //! The embark operator: turns EmbeddingModels into pods that serve them.
 //!
 //! ```text
-//! watch EmbeddingModels, their children, their pods ─ reconcile(model, context)
-//!   dereference   what exists of the children, what the pods say of themselves
+//! watch EmbeddingModels, their children, their pods, what pods say ─ reconcile(model, context)
 //!   validate      crds::resolve; the only place where a user is told no
 //!   build         the children as they should be; pure
 //!   apply         server-side, in order; what should not be there is pruned

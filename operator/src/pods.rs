@@ -34,6 +34,8 @@ const SETTLED_EVERY: Duration = Duration::from_secs(15);
 const UNSETTLED_EVERY: Duration = Duration::from_secs(2);
 /// How long an answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+/// Polls in a row that a pod has to miss before what it said counts no more.
+const MISSED: u32 = 4;
 /// The most bytes of an answer.
 const ANSWER_BYTES: usize = 256 * 1024;
 /// Pods that are asked at a time.
@@ -52,6 +54,8 @@ pub(crate) struct Reports(Mutex<BTreeMap<String, Said>>);
 struct Said {
     report: Result<ModelReport, String>,
     next: Instant,
+    /// Polls in a row that it has not answered.
+    missed: u32,
 }
 
 /// Asks pods.
@@ -83,8 +87,19 @@ impl Reports {
     /// Notes what a pod said, and tells whether it is something new.
     fn note(&self, uid: &str, said: Said) -> bool {
         let mut reports = self.0.lock();
-        let before = reports.insert(uid.to_owned(), said.clone());
-        before.is_none_or(|before| gist(&before.report) != gist(&said.report))
+        let Some(before) = reports.get_mut(uid) else {
+            reports.insert(uid.to_owned(), said);
+            return true;
+        };
+        before.next = said.next;
+        before.missed = if said.report.is_ok() { 0 } else { before.missed + 1 };
+        // A pod that is busy may miss a poll; what it said before is the best that is known.
+        if before.report.is_ok() && (1..MISSED).contains(&before.missed) {
+            return false;
+        }
+        let is_new = gist(&before.report) != gist(&said.report);
+        before.report = said.report;
+        is_new
     }
 
     /// Forgets the pods that are gone.
@@ -119,7 +134,8 @@ impl Poller {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let pods = self.children.all::<Pod>();
+            let mut pods = self.children.all::<Pod>();
+            pods.retain(|pod| !has_ended(pod));
             self.reports.keep(&pods.iter().filter_map(|pod| pod.uid()).collect());
             let now = Instant::now();
             let due = pods.iter().filter(|pod| {
@@ -140,7 +156,7 @@ impl Poller {
         let report = answer.and_then(|report| of_model(report, model));
         let is_settled = report.as_ref().is_ok_and(|report| report.state == ModelState::Ready);
         let wait = if is_settled { SETTLED_EVERY } else { UNSETTLED_EVERY };
-        let said = Said { report, next: Instant::now() + wait };
+        let said = Said { report, next: Instant::now() + wait, missed: 0 };
         if self.reports.note(&uid, said) {
             // Full: the model waits already, or will be told of by the next poll.
             let _ = self.changed.try_send(ObjectRef::new(model).within(&namespace));
@@ -202,6 +218,12 @@ fn gist(report: &Result<ModelReport, String>) -> Result<ModelReport, String> {
         cache.disk.bytes = 0;
     }
     Ok(report)
+}
+
+/// Whether a pod is nothing but a record any more, such as one that was evicted.
+pub(crate) fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Failed" | "Succeeded"))
 }
 
 fn is_running(pod: &Pod) -> bool {

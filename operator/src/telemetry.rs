@@ -22,7 +22,9 @@ pub enum LogFormat {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The filter does not parse.
-    #[error("--log-level: {level:?} is not error, warn, info, debug, trace or a filter such as embark_operator=debug,warn")]
+    #[error(
+        "--log-level: {level:?} is not error, warn, info, debug, trace or a filter such as embark_operator=debug,warn"
+    )]
     Filter {
         /// What was given.
         level: String,

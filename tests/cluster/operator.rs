@@ -9,7 +9,11 @@ use embark_tests::{
 use serde_json::{Value, json};
 
 /// What a model is made into, in kubectl's words.
-const KINDS: &str = "serviceaccounts,configmaps,services,deployments,horizontalpodautoscalers,poddisruptionbudgets";
+const KINDS: &str =
+    "serviceaccounts,configmaps,services,deployments,horizontalpodautoscalers,poddisruptionbudgets";
+
+/// Children that were applied.
+const APPLIES: &str = "embark_operator_applies_total";
 
 #[tokio::test]
 async fn second_reconcile_changes_no_child() {
@@ -18,14 +22,21 @@ async fn second_reconcile_changes_no_child() {
     let children = settled(&namespace).await;
     let names: Vec<&str> = children.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names.len(), 8, "{names:?}");
-    for part in ["configmap/quickstart-contract", "deployment/quickstart", "service/quickstart-pods"] {
+    for part in
+        ["configmap/quickstart-contract", "deployment/quickstart", "service/quickstart-pods"]
+    {
         assert!(names.iter().any(|name| name.starts_with(part)), "{part}: {names:?}");
     }
-    let before = alone.operator.reconciles().await;
-    namespace.kubectl(["annotate", "embm/quickstart", "example.com/touched=yes"]).await;
-    alone.operator.reconciles_again(before).await;
+    until("nothing is left to apply", async || {
+        let before = alone.operator.reconciles().await;
+        let applied = alone.operator.metric(APPLIES).await;
+        namespace.kubectl(["annotate", "embm/quickstart", "--overwrite", &touched(before)]).await;
+        alone.operator.reconciles_again(before).await;
+        alone.operator.metric(APPLIES).await <= applied
+    })
+    .await;
     assert_eq!(settled(&namespace).await, children);
-    alone.operator.stop().await;
+    alone.stop().await;
 }
 
 #[tokio::test]
@@ -35,7 +46,7 @@ async fn model_that_is_deleted_leaves_nothing() {
     settled(&namespace).await;
     namespace.kubectl(["delete", "embm/quickstart"]).await;
     until("no child is left", async || children(&namespace).await.is_empty()).await;
-    alone.operator.stop().await;
+    alone.stop().await;
 }
 
 #[tokio::test]
@@ -66,7 +77,13 @@ async fn edited_field_of_ours_is_put_back_and_what_others_add_stays() {
     .await;
     let service = get(&namespace, "service/quickstart").await;
     assert_eq!(service["metadata"]["labels"]["example.com/team"], "search");
-    alone.operator.stop().await;
+    // What is put back is owned by what was applied, and by nothing that would outlive it.
+    let owners = ["get", "service/quickstart", "--show-managed-fields", "--output=json"];
+    let service: Value = serde_json::from_str(&namespace.kubectl(owners).await).unwrap();
+    let owners = service["metadata"]["managedFields"].as_array().unwrap();
+    let ours = owners.iter().filter(|owner| owner["manager"] == "embark-operator");
+    assert!(ours.into_iter().all(|owner| owner["operation"] == "Apply"), "{owners:?}");
+    alone.stop().await;
 }
 
 #[tokio::test]
@@ -87,7 +104,7 @@ async fn replicas_are_the_autoscalers_as_long_as_there_is_one() {
     alone.operator.reconciles_again(before).await;
     settled(&namespace).await;
     assert_eq!(replicas(&namespace).await, 4);
-    alone.operator.stop().await;
+    alone.stop().await;
     let alone = Alone::start(&namespace).await;
     until("it has reconciled", async || alone.operator.reconciles().await > 0.0).await;
     settled(&namespace).await;
@@ -101,7 +118,7 @@ async fn replicas_are_the_autoscalers_as_long_as_there_is_one() {
     until("they are the spec's", async || replicas(&namespace).await == 3).await;
     namespace.kubectl(["scale", "embm/quickstart", "--replicas=1"]).await;
     until("they are what was set", async || replicas(&namespace).await == 1).await;
-    alone.operator.stop().await;
+    alone.stop().await;
 }
 
 #[tokio::test]
@@ -119,10 +136,12 @@ async fn spec_that_no_schema_can_refuse_is_refused_in_words_and_touches_nothing(
         let message = condition["message"].as_str().unwrap();
         assert!(message.starts_with("spec.model.source.uri: \"file://model.onnx\""), "{message}");
     }
-    let described = namespace.kubectl(["describe", "embm/quickstart"]).await;
-    assert!(described.contains("Warning  Invalid"), "{described}");
+    until("an event tells of it", async || {
+        namespace.kubectl(["describe", "embm/quickstart"]).await.contains("Warning  Invalid")
+    })
+    .await;
     assert_eq!(settled(&namespace).await, children);
-    alone.operator.stop().await;
+    alone.stop().await;
 }
 
 #[tokio::test]
@@ -134,7 +153,8 @@ async fn child_of_somebody_else_is_never_taken() {
     });
     namespace.apply(&service).await.unwrap();
     apply_quickstart(&namespace).await;
-    until("it is said", async || condition(&namespace, "Ready").await["reason"] == "NameTaken").await;
+    until("it is said", async || condition(&namespace, "Ready").await["reason"] == "NameTaken")
+        .await;
     let message = condition(&namespace, "Ready").await["message"].clone();
     let expected = "Service quickstart is there already and belongs to nobody known";
     assert!(message.as_str().unwrap().starts_with(expected), "{message}");
@@ -144,7 +164,7 @@ async fn child_of_somebody_else_is_never_taken() {
         get(&namespace, "service/quickstart").await["spec"]["ports"][0]["port"] == 8081
     })
     .await;
-    alone.operator.stop().await;
+    alone.stop().await;
 }
 
 #[tokio::test]
@@ -154,7 +174,7 @@ async fn another_operator_waits_and_takes_over_at_once() {
     other.wait_for_line("another replica leads").await;
     assert!(other.metric("embark_operator_leader").await < 0.5);
     assert_eq!(other.get("/ready").await.0, 200);
-    alone.operator.stop().await;
+    alone.stop().await;
     other.wait_for_line("\"leading\"").await;
     let holder = "--output=jsonpath={.spec.holderIdentity}";
     assert_eq!(namespace.kubectl(["get", "lease", "embark-operator", holder]).await, "other");
@@ -172,6 +192,11 @@ async fn start(prefix: &str) -> (Namespace, Alone) {
 
 async fn apply_quickstart(namespace: &Namespace) {
     namespace.apply(&quickstart(&json!({}))).await.unwrap();
+}
+
+/// An annotation that is another each time.
+fn touched(reconciles: f64) -> String {
+    format!("example.com/touched={reconciles}")
 }
 
 /// The quick start with another spec on top.
@@ -206,15 +231,20 @@ async fn children(namespace: &Namespace) -> Vec<(String, String)> {
     let list = namespace.kubectl(["get", KINDS, ours, "--output=json"]).await;
     let list: Value = serde_json::from_str(&list).unwrap();
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let mut children: Vec<(String, String)> = list["items"].as_array().unwrap().iter().map(|child| {
-        let (kind, metadata) = (text(&child["kind"]).to_lowercase(), &child["metadata"]);
-        let version = match kind.as_str() {
-            "deployment" | "poddisruptionbudget" => "generation",
-            "horizontalpodautoscaler" => "uid",
-            _ => "resourceVersion",
-        };
-        (format!("{kind}/{}", text(&metadata["name"])), text(&metadata[version]))
-    }).collect();
+    let mut children: Vec<(String, String)> = list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|child| {
+            let (kind, metadata) = (text(&child["kind"]).to_lowercase(), &child["metadata"]);
+            let version = match kind.as_str() {
+                "deployment" | "poddisruptionbudget" => "generation",
+                "horizontalpodautoscaler" => "uid",
+                _ => "resourceVersion",
+            };
+            (format!("{kind}/{}", text(&metadata["name"])), text(&metadata[version]))
+        })
+        .collect();
     children.sort();
     children
 }

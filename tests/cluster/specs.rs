@@ -46,7 +46,9 @@ async fn judge(client: &Client, namespace: &Namespace, base: &Value, row: &Row) 
         return send(client, "POST", &format!("{path}?{DRY}"), &new).await;
     };
     let old = table::model(base, old, &row.model);
-    send(client, "POST", &format!("{path}?fieldValidation=Strict"), &old).await.expect("it is good");
+    send(client, "POST", &format!("{path}?fieldValidation=Strict"), &old)
+        .await
+        .expect("it is good");
     let path = format!("{path}/{}", row.model);
     let verdict = send(client, "PATCH", &format!("{path}?{DRY}"), &{
         let mut whole = new;

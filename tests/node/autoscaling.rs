@@ -2,11 +2,7 @@
 
 use std::process::Stdio;
 
-use embark_tests::{
-    cluster::Namespace,
-    release::Release,
-    sidecar::until,
-};
+use embark_tests::{cluster::Namespace, release::Release, sidecar::until};
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
@@ -31,9 +27,9 @@ async fn load_moves_replicas_and_a_new_apply_and_operator_leave_them() {
     .await;
     let load = Load::start(&namespace).await;
     patiently("load has made another pod", async || replicas(&namespace).await == "2").await;
+    Release::shared().await.restart_operator().await;
     model["spec"]["cache"]["ttl"] = "2h".into();
     namespace.apply(&model).await.unwrap();
-    Release::shared().await.restart_operator().await;
     until("the operator has seen the change", async || {
         let seen = "--output=jsonpath={.metadata.generation} {.status.observedGeneration}";
         let seen = namespace.kubectl(["get", "embm/quickstart", seen]).await;

@@ -141,7 +141,8 @@ async fn embed(namespace: &Namespace, address: &str, pod: &str) -> Value {
 /// Kills the process of the model's one pod, and waits until its next one serves.
 async fn kill_container(namespace: &Namespace) {
     let ours = "--selector=app.kubernetes.io/instance=quickstart";
-    let uid = namespace.kubectl(["get", "pods", ours, "--output=jsonpath={.items[0].metadata.uid}"]);
+    let uid =
+        namespace.kubectl(["get", "pods", ours, "--output=jsonpath={.items[0].metadata.uid}"]);
     let id = process_of(&uid.await).expect("the pod has a process");
     let killed = std::process::Command::new("kill").args(["-KILL", &id]).status();
     assert!(killed.expect("kill runs").success());

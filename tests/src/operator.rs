@@ -49,6 +49,11 @@ impl Alone {
         let turn = TURN.lock().await;
         Alone { operator: Operator::start(namespace).await, _turn: turn }
     }
+
+    /// Ends the operator, and then its turn.
+    pub async fn stop(self) {
+        self.operator.stop().await;
+    }
 }
 
 // === impl Operator ===
@@ -122,7 +127,7 @@ impl Operator {
         values.sum()
     }
 
-    /// Waits until it has reconciled once more than now, and then once more: what it does next, it does knowing of now.
+    /// Waits until it has reconciled more often than it had when the test looked.
     pub async fn reconciles_again(&self, since: f64) {
         until("the operator reconciles", async || self.reconciles().await > since).await;
     }
@@ -143,7 +148,8 @@ impl Operator {
 
     fn listening(&self) -> String {
         let log = self.log();
-        let line = log.lines().find(|line| line.contains("\"listening\"")).expect("it was waited for");
+        let line =
+            log.lines().find(|line| line.contains("\"listening\"")).expect("it was waited for");
         let line: serde_json::Value = serde_json::from_str(line).expect("the log is JSON");
         line["address"].as_str().expect("an address").to_owned()
     }
@@ -158,10 +164,8 @@ pub async fn apply_definition(plane: &ControlPlane) {
     let applied = programs::run(apply, b"").await;
     assert_eq!(applied.code, 0, "{}", applied.errors);
     // It is served; lists of what there is follow a moment behind, and kubectl goes by those.
-    until("kubectl finds it", async || {
-        plane.try_kubectl(["explain", "embm"], "").await.code == 0
-    })
-    .await;
+    until("kubectl finds it", async || plane.try_kubectl(["explain", "embm"], "").await.code == 0)
+        .await;
 }
 
 /// The chart's service account, roles and bindings, for an operator in this namespace.

@@ -3,9 +3,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::{
-    apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::ServiceAccount,
-};
+use k8s_openapi::api::{apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Api, Resource, ResourceExt as _};
 use serde_json::{Value, json};
@@ -16,6 +14,9 @@ use crate::{
     kube_ext::{self, FIELD_MANAGER, REPLICAS_MANAGER},
 };
 
+/// Maps that select by all that is in them.
+const WHOLE: [&str; 2] = ["selector", "matchLabels"];
+
 /// Why the cluster could not be brought to what was built.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApplyError {
@@ -23,7 +24,9 @@ pub(crate) enum ApplyError {
     Apply { kind: String, name: String, source: kube::Error },
     #[error("failed to look for {kind} {name}")]
     Look { kind: String, name: String, source: kube::Error },
-    #[error("{kind} {name} is there already and belongs to {owner}: delete it, or name the model otherwise")]
+    #[error(
+        "{kind} {name} is there already and belongs to {owner}: delete it, or name the model otherwise"
+    )]
     Taken { kind: String, name: String, owner: String },
     #[error("failed to delete {kind} {name}, which the model has no more use for")]
     Prune { kind: String, name: String, source: kube::Error },
@@ -42,11 +45,8 @@ pub(super) async fn apply(
     prepared: Prepared,
 ) -> Result<Applied, ApplyError> {
     let child = Applier { context, model };
-    match &prepared.service_account {
-        Some(account) => {
-            child.apply(account).await?;
-        }
-        None => prune::one::<ServiceAccount>(context, model, &model.names().main()).await?,
+    if let Some(account) = &prepared.service_account {
+        child.apply(account).await?;
     }
     for config_map in &prepared.config_maps {
         child.apply(config_map).await?;
@@ -59,9 +59,14 @@ pub(super) async fn apply(
         Some(autoscaler) => {
             child.apply(autoscaler).await?;
         }
-        None => prune::one::<HorizontalPodAutoscaler>(context, model, &model.names().main()).await?,
+        None => {
+            prune::one::<HorizontalPodAutoscaler>(context, model, &model.names().main()).await?
+        }
     }
     child.apply(&prepared.disruption_budget).await?;
+    if prepared.service_account.is_none() {
+        prune::service_account(context, model, &deployment).await?;
+    }
     prune::contracts(context, model, &deployment).await?;
     Ok(Applied { deployment })
 }
@@ -153,7 +158,8 @@ impl Applier<'_> {
         // An edit of what identifies an entry of a list, such as a port's number, leaves two entries that cannot stand
         // side by side: our list takes the place of what is there.
         if applied.as_ref().is_err_and(kube_ext::is_invalid)
-            && kube_ext::merge::<K>(client, fields, place, manager).await.is_ok()
+            && let Ok(merged) = kube_ext::merge::<K>(client, fields, place, manager).await
+            && kube_ext::disown_updates(client, &merged, manager).await.is_ok()
         {
             applied = kube_ext::apply::<K>(client, fields, place, manager).await;
         }
@@ -179,6 +185,11 @@ impl ApplyError {
 
 // === free functions ===
 
+/// A LabelSelector, which holds such a map.
+fn is_selector_of_labels(selector: &Value) -> bool {
+    selector.get("matchLabels").is_some()
+}
+
 pub(super) fn kind<K: Kept>() -> String {
     K::kind(&()).into_owned()
 }
@@ -197,13 +208,16 @@ fn is_applied<K: Kept>(desired: &Value, live: &K) -> bool {
     holds(&live, desired)
 }
 
-/// Whether `live` has every field of `desired`; lists may hold more, and defaults may stand between.
+/// Whether `live` has every field of `desired`. Maps and lists of maps may hold more, which others own, and defaults may
+/// stand between; lists of words and selectors are one value each.
 fn holds(live: &Value, desired: &Value) -> bool {
     match (live, desired) {
-        (Value::Object(live), Value::Object(desired)) => desired
-            .iter()
-            .all(|(name, desired)| live.get(name).is_some_and(|live| holds(live, desired))),
-        (Value::Array(live), Value::Array(desired)) => {
+        (Value::Object(live), Value::Object(desired)) => desired.iter().all(|(name, desired)| {
+            let is_whole = WHOLE.contains(&name.as_str()) && !is_selector_of_labels(desired);
+            let fits = |live| if is_whole { live == desired } else { holds(live, desired) };
+            live.get(name).is_some_and(fits)
+        }),
+        (Value::Array(live), Value::Array(desired)) if desired.iter().all(Value::is_object) => {
             desired.iter().all(|desired| live.iter().any(|live| holds(live, desired)))
         }
         (live, desired) => live == desired,
@@ -229,5 +243,14 @@ mod tests {
         }
         live["a"]["b"] = json!([]);
         assert!(!holds(&live, &desired));
+        for (live, desired) in [
+            (json!({"args": ["a", "b"]}), json!({"args": ["a"]})),
+            (json!({"args": ["b", "a"]}), json!({"args": ["a", "b"]})),
+            (json!({"selector": {"a": "b", "c": "d"}}), json!({"selector": {"a": "b"}})),
+        ] {
+            assert!(!holds(&live, &desired), "{live}");
+        }
+        let labels = json!({"selector": {"matchLabels": {"a": "b"}}});
+        assert!(holds(&labels, &labels));
     }
 }

@@ -4,11 +4,16 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
-    core::v1::{ConfigMap, Pod, PodSpec},
+    core::v1::{ConfigMap, Pod, PodSpec, ServiceAccount},
 };
 use kube::{Api, ResourceExt as _, api::ListParams};
 
-use super::{Context, apply::{ApplyError, kind}, names, status, validate::ValidatedModel};
+use super::{
+    Context,
+    apply::{ApplyError, kind},
+    names, status,
+    validate::ValidatedModel,
+};
 use crate::{children::Kept, kube_ext};
 
 /// Deletes a child by name, if there is one.
@@ -21,6 +26,20 @@ pub(super) async fn one<K: Kept>(
         Some(child) if is_owned(&*child, model) => delete(context, &*child).await,
         _ => Ok(()),
     }
+}
+
+/// Deletes the account of a model that names another, once no pod needs it any more.
+pub(super) async fn service_account(
+    context: &Context,
+    model: &ValidatedModel,
+    deployment: &Deployment,
+) -> Result<(), ApplyError> {
+    let own = model.names().main();
+    let is_named = model.spec.pod.service_account_name.as_ref() == Some(&own);
+    if is_named || !status::is_rolled_out(deployment) {
+        return Ok(());
+    }
+    one::<ServiceAccount>(context, model, &own).await
 }
 
 /// Deletes the contracts of a pool that no pod and no revision refers to, once a roll-out is over.

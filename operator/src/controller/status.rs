@@ -2,9 +2,9 @@
 //! which is left out when nothing changed.
 
 mod conditions;
-mod troubles;
 #[cfg(test)]
 mod tests;
+mod troubles;
 
 use embark_crds::{
     contract::report::ModelReport,
@@ -12,6 +12,7 @@ use embark_crds::{
 };
 use k8s_openapi::{
     api::{apps::v1::Deployment, core::v1::Pod},
+    apimachinery::pkg::apis::meta::v1::Condition,
     jiff::Timestamp,
 };
 use kube::ResourceExt as _;
@@ -67,7 +68,7 @@ pub(super) fn of_applied(
         space_id: Some(validated.space.to_string()),
         policy: Some(policy(observed)),
         cache: cache(observed),
-        conditions: merge(model, verdicts, now),
+        conditions: merge(conditions_of(model), model.metadata.generation, verdicts, now),
     }
 }
 
@@ -79,9 +80,15 @@ pub(super) fn of_refused(
 ) -> EmbeddingModelStatus {
     EmbeddingModelStatus {
         observed_generation: model.metadata.generation,
-        conditions: merge(model, verdicts, now),
+        conditions: merge(conditions_of(model), model.metadata.generation, verdicts, now),
         ..model.status.clone().unwrap_or_default()
     }
+}
+
+/// Whether a status says the same, but for numbers that always move: they alone are no reason to write.
+pub(super) fn is_same(old: &EmbeddingModelStatus, new: &EmbeddingModelStatus) -> bool {
+    EmbeddingModelStatus { cache: None, ..old.clone() }
+        == EmbeddingModelStatus { cache: None, ..new.clone() }
 }
 
 /// Whether every pod is of the Deployment's newest revision and there is none beside them.
@@ -124,6 +131,10 @@ impl Rollout {
 }
 
 // === free functions ===
+
+fn conditions_of(model: &EmbeddingModel) -> &[Condition] {
+    model.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default()
+}
 
 fn policy(observed: &Observed<'_>) -> PolicyStatus {
     let desired_hash = observed.validated.policy_hash.clone();

@@ -37,6 +37,10 @@ pub(crate) struct ValidatedModel {
 pub(super) fn validate(model: &EmbeddingModel) -> Result<ValidatedModel, Vec<FieldError>> {
     let name = model.name_any();
     let contract = resolve(&name, &model.spec, Target::Cluster)?;
+    if model.spec.network_policy.is_some() {
+        let sentence = "is not supported yet; leave it out";
+        return Err(vec![FieldError::of_field("spec.networkPolicy", sentence)]);
+    }
     let owner = model.controller_owner_ref(&());
     Ok(ValidatedModel {
         namespace: model.namespace().unwrap_or_default(),

@@ -123,7 +123,8 @@ pub(super) fn start(
     let one = |config: ModelConfig| {
         let served = models.get(&config.contract.serving.name).ok().map(Arc::clone)?;
         if !config.unsupported.is_empty() {
-            let sentences: Vec<String> = config.unsupported.iter().map(ToString::to_string).collect();
+            let sentences: Vec<String> =
+                config.unsupported.iter().map(ToString::to_string).collect();
             fail(&served, &sentences.join("; "));
             return None;
         }

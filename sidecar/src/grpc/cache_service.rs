@@ -54,7 +54,12 @@ impl Caches {
             Some(Scope::Items(items)) => {
                 let model = Arc::clone(model);
                 let keys = self.pool.run(move || keys(&model, items.items)).await??;
-                cache.invalidate_items(keys, before_ms).await?;
+                // It goes on when the caller leaves: what it began must be completed, or its rules would stay.
+                let cache = Arc::clone(cache);
+                let invalidating =
+                    tokio::spawn(async move { cache.invalidate_items(keys, before_ms).await });
+                let lost = |_| Error::new(ErrorKind::WorkerLost, "forgetting did not end");
+                invalidating.await.map_err(lost)??;
             }
             Some(Scope::All(false)) => {
                 let allowed = "must be true; to forget single items, give items";

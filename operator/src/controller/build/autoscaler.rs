@@ -54,11 +54,8 @@ fn cpu(percentage: i32) -> MetricSpec {
 }
 
 fn behavior() -> HorizontalPodAutoscalerBehavior {
-    let one_pod = HPAScalingPolicy {
-        type_: "Pods".to_owned(),
-        value: 1,
-        period_seconds: UP_EVERY_SECONDS,
-    };
+    let one_pod =
+        HPAScalingPolicy { type_: "Pods".to_owned(), value: 1, period_seconds: UP_EVERY_SECONDS };
     HorizontalPodAutoscalerBehavior {
         scale_up: Some(HPAScalingRules {
             policies: Some(vec![one_pod]),

@@ -1,9 +1,6 @@
 //! The conditions of a model.
 
-use embark_crds::{
-    contract::report::{DiskState, ModelState},
-    v1alpha1::EmbeddingModel,
-};
+use embark_crds::contract::report::{DiskState, ModelState};
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
@@ -13,6 +10,9 @@ use super::{Observed, PodView, Rollout};
 
 /// The most characters of a condition's message.
 const MESSAGE: usize = 1024;
+/// The conditions that the operator writes.
+const TYPES: [&str; 6] =
+    ["Accepted", "Available", "CacheHealthy", "ModelVerified", "Progressing", "Ready"];
 
 /// One condition, without its times.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,18 +42,20 @@ pub(super) fn of_applied(observed: &Observed<'_>, rollout: &Rollout) -> Vec<Verd
     ]
 }
 
-/// The conditions of a model with these among them. One whose state did not change keeps the time of its last change.
+/// Our conditions of a model with these among them; those of others are theirs to write. One whose state did not change
+/// keeps the time of its last change.
 pub(in crate::controller) fn merge(
-    model: &EmbeddingModel,
+    before: &[Condition],
+    generation: Option<i64>,
     verdicts: Vec<Verdict>,
     now: Timestamp,
 ) -> Vec<Condition> {
-    let mut conditions =
-        model.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
+    let mut conditions = before.to_vec();
+    conditions.retain(|condition| TYPES.contains(&condition.type_.as_str()));
     for verdict in verdicts {
         let old = conditions.iter().position(|condition| condition.type_ == verdict.type_);
         let old = old.map(|at| conditions.remove(at));
-        conditions.push(verdict.condition(model.metadata.generation, old, now));
+        conditions.push(verdict.condition(generation, old, now));
     }
     conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
     conditions
@@ -71,7 +73,12 @@ impl Verdict {
         Verdict { type_, holds, reason, message: message.into() }
     }
 
-    fn condition(self, generation: Option<i64>, old: Option<Condition>, now: Timestamp) -> Condition {
+    fn condition(
+        self,
+        generation: Option<i64>,
+        old: Option<Condition>,
+        now: Timestamp,
+    ) -> Condition {
         let status = match self.holds {
             Some(true) => "True",
             Some(false) => "False",
@@ -129,8 +136,7 @@ fn progressing(rollout: &Rollout) -> Verdict {
 
 fn cache_healthy(observed: &Observed<'_>) -> Verdict {
     const TYPE: &str = "CacheHealthy";
-    let caches =
-        || observed.pods.iter().filter_map(|pod| Some((pod, pod.said()?.cache.as_ref()?)));
+    let caches = || observed.pods.iter().filter_map(|pod| Some((pod, pod.said()?.cache.as_ref()?)));
     let degraded = caches().find(|(_, cache)| cache.disk.state == DiskState::Degraded);
     if let Some((pod, cache)) = degraded {
         let message = words(pod, &cache.disk.message);
@@ -145,7 +151,9 @@ fn cache_healthy(observed: &Observed<'_>) -> Verdict {
     }
 }
 
-/// Whether the model is served as its spec says. More pods on their way, as an autoscaler asks for, change nothing of that.
+/// Whether the model is served as its spec says: every pod follows it, and at least one is available, which the kubelet
+/// grants only to a pod that has tried the model out. More pods on their way, as an autoscaler asks for, change nothing
+/// of that, whatever becomes of them.
 fn ready(
     observed: &Observed<'_>,
     rollout: &Rollout,
@@ -153,6 +161,10 @@ fn ready(
     available: &Verdict,
 ) -> Verdict {
     const TYPE: &str = "Ready";
+    let is_replaced = rollout.is_current && rollout.updated == rollout.there;
+    if is_replaced && available.holds == Some(true) {
+        return Verdict::new(TYPE, Some(true), "Serving", available.message.clone());
+    }
     if verified.holds == Some(false) {
         return Verdict { type_: TYPE, ..verified.clone() };
     }
@@ -160,18 +172,11 @@ fn ready(
     if let Some((pod, trouble)) = trouble {
         return Verdict::new(TYPE, Some(false), "PodFailed", words(pod, trouble));
     }
-    let is_replaced = rollout.is_current && rollout.updated == rollout.there;
-    if rollout.wanted > 0 && (!is_replaced || available.holds != Some(true)) {
-        let message = waiting(observed).unwrap_or_else(|| available.message.clone());
-        return Verdict::new(TYPE, Some(false), "RollingOut", message);
-    }
-    if available.holds != Some(true) {
+    if rollout.wanted == 0 {
         return Verdict { type_: TYPE, ..available.clone() };
     }
-    match verified.holds {
-        Some(_) => Verdict::new(TYPE, Some(true), "Serving", available.message.clone()),
-        None => Verdict::new(TYPE, Some(false), "NoReport", verified.message.clone()),
-    }
+    let message = waiting(observed).unwrap_or_else(|| available.message.clone());
+    Verdict::new(TYPE, Some(false), "RollingOut", message)
 }
 
 fn failed<'a>(observed: &'a Observed<'_>) -> Option<(&'a PodView, &'a str)> {
@@ -183,9 +188,7 @@ fn failed<'a>(observed: &'a Observed<'_>) -> Option<(&'a PodView, &'a str)> {
 
 /// What the pods that are not ready are busy with.
 fn waiting(observed: &Observed<'_>) -> Option<String> {
-    let unready = |pod: &&PodView| {
-        pod.said().is_some_and(|said| said.state != ModelState::Ready)
-    };
+    let unready = |pod: &&PodView| pod.said().is_some_and(|said| said.state != ModelState::Ready);
     let pod = observed.pods.iter().find(unready)?;
     let said = pod.said()?;
     Some(match said.message.as_str() {

@@ -1,7 +1,7 @@
 //! What is said of a model, of what was seen of it.
 
 use embark_crds::contract::report::{ModelReport, ModelState, QueueReport};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::json;
 
 use super::*;
@@ -23,7 +23,7 @@ fn a_model_whose_pods_serve_is_ready() {
 #[test]
 fn the_words_of_a_pod_that_failed_outweigh_those_that_serve() {
     let failed = pod("b", ModelState::Failed, "spec.model.source.sha256: is another");
-    let status = said(deployment(1, 2, 1), vec![ready("a"), failed]);
+    let status = said(rolling(deployment(1, 1, 1)), vec![ready("a"), failed]);
     for type_ in ["Ready", "ModelVerified"] {
         let found = condition(&status, type_);
         assert_eq!((found.status.as_str(), found.reason.as_str()), ("False", "ModelFailed"));
@@ -57,6 +57,27 @@ fn more_pods_on_their_way_leave_a_model_ready() {
 }
 
 #[test]
+fn one_that_cannot_be_scheduled_leaves_a_model_ready_that_is_served() {
+    let trouble = Some("cannot be scheduled: no node has room".to_owned());
+    let stuck = PodView { name: "c".to_owned(), trouble, report: None };
+    let status = said(deployment(3, 3, 2), vec![ready("a"), ready("b"), stuck]);
+    assert_eq!(condition(&status, "Ready").status, "True");
+}
+
+#[test]
+fn conditions_of_others_are_left_to_them() {
+    let other = Condition {
+        type_: "Audited".to_owned(),
+        status: "True".to_owned(),
+        reason: "Auditor".to_owned(),
+        message: String::new(),
+        observed_generation: None,
+        last_transition_time: Time(Timestamp::UNIX_EPOCH),
+    };
+    assert_eq!(merge(&[other], None, Vec::new(), Timestamp::UNIX_EPOCH), []);
+}
+
+#[test]
 fn no_pods_wanted_is_no_model_served() {
     let status = said(deployment(0, 0, 0), Vec::new());
     let found = condition(&status, "Ready");
@@ -65,13 +86,11 @@ fn no_pods_wanted_is_no_model_served() {
 
 #[test]
 fn a_condition_that_stays_keeps_its_time() {
-    let mut model = model();
     let (first, later) = (Timestamp::from_second(1).unwrap(), Timestamp::from_second(2).unwrap());
     let verdict = |holds| vec![Verdict::new("Ready", Some(holds), "Reason", "words")];
-    let conditions = merge(&model, verdict(true), first);
-    model.status = Some(EmbeddingModelStatus { conditions, ..EmbeddingModelStatus::default() });
-    assert_eq!(merge(&model, verdict(true), later)[0].last_transition_time.0, first);
-    assert_eq!(merge(&model, verdict(false), later)[0].last_transition_time.0, later);
+    let before = merge(&[], None, verdict(true), first);
+    let time = |holds| merge(&before, None, verdict(holds), later)[0].last_transition_time.0;
+    assert_eq!((time(true), time(false)), (first, later));
 }
 
 fn model() -> EmbeddingModel {
@@ -126,6 +145,13 @@ fn deployment(wanted: i32, updated: i32, available: i32) -> Deployment {
         },
     }))
     .unwrap()
+}
+
+/// With a pod of an older revision beside its own.
+fn rolling(mut deployment: Deployment) -> Deployment {
+    let status = deployment.status.as_mut().unwrap();
+    status.replicas = status.replicas.map(|replicas| replicas + 1);
+    deployment
 }
 
 fn ready(name: &str) -> PodView {
