@@ -22,11 +22,11 @@ use tracing::{info, warn};
 use crate::{
     args,
     children::Children,
-    controller::{self, Context},
+    controller::{self, Context, Seen},
     http::{self, Http},
     lease::Elector,
     metrics::Metrics,
-    pods::{ClientError, Poller, Reports, WAITING},
+    pods::{ClientError, Poller, WAITING},
     settings::Settings,
 };
 
@@ -101,12 +101,13 @@ pub async fn run(arguments: &args::Run) -> Result<(), RunError> {
     let serving = tokio::spawn(http::serve(listener, http, until(stopped)));
 
     let mut elector = Elector::new(client.clone(), settings.lease.clone());
+    let worker = Worker { client, settings, metrics };
     let outcome = tokio::select! {
         name = ended.next() => {
             info!(signal = name, "ending");
             Ok(())
         }
-        error = work(&client, &settings, &metrics, &readiness, &mut elector) => Err(error),
+        error = worker.work(&mut elector, &readiness) => Err(error),
     };
     // All work has ended with its future. A write that was sent before may still arrive: it is one that the next leader
     // makes as well.
@@ -118,6 +119,13 @@ pub async fn run(arguments: &args::Run) -> Result<(), RunError> {
         Err(_) => warn!("a client of the port of probes and metrics was left behind"),
     }
     outcome
+}
+
+/// What a leader works with.
+struct Worker {
+    client: Client,
+    settings: Settings,
+    metrics: Arc<Metrics>,
 }
 
 /// What ends the process.
@@ -142,31 +150,47 @@ impl Signals {
     }
 }
 
-// === free functions ===
+// === impl Worker ===
 
-/// Leads, whenever it may. It returns only when it cannot work at all.
-async fn work(
-    client: &Client,
-    settings: &Settings,
-    metrics: &Arc<Metrics>,
-    readiness: &watch::Sender<String>,
-    elector: &mut Elector,
-) -> RunError {
-    served(client, readiness).await;
-    readiness.send_replace("the Lease was not heard of yet".to_owned());
-    loop {
-        elector.acquire(|| drop(readiness.send_replace(String::new()))).await;
-        metrics.leads(true);
-        let outcome = tokio::select! {
-            () = elector.hold() => None,
-            error = lead(client, settings, metrics) => Some(error),
-        };
-        metrics.leads(false);
-        if let Some(error) = outcome {
-            return error.into();
+impl Worker {
+    /// Leads, whenever it may. It returns only when it cannot work at all.
+    async fn work(&self, elector: &mut Elector, readiness: &watch::Sender<String>) -> RunError {
+        served(&self.client, readiness).await;
+        readiness.send_replace("the Lease was not heard of yet".to_owned());
+        loop {
+            elector.acquire(|| drop(readiness.send_replace(String::new()))).await;
+            self.metrics.leads(true);
+            let outcome = tokio::select! {
+                () = elector.hold() => None,
+                error = self.lead() => Some(error),
+            };
+            self.metrics.leads(false);
+            if let Some(error) = outcome {
+                return error.into();
+            }
         }
     }
+
+    /// Reconciles until it is dropped: nothing of it goes on after that.
+    async fn lead(&self) -> PodsError {
+        let (children, triggers) = Children::watch(&self.client);
+        let seen = Seen { children: Arc::new(children), reports: Arc::default() };
+        let (changed, changes) = mpsc::channel(WAITING);
+        let (children, reports) = (Arc::clone(&seen.children), Arc::clone(&seen.reports));
+        let poller = match Poller::new(children, reports, Arc::clone(&self.metrics), changed) {
+            Ok(poller) => poller,
+            Err(error) => return PodsError(error),
+        };
+        let (client, metrics) = (self.client.clone(), Arc::clone(&self.metrics));
+        let context = Context::new(client, self.settings.clone(), seen, metrics);
+        let triggers = futures_util::stream::select(triggers, ReceiverStream::new(changes));
+        let reconciling = controller::run(Arc::new(context), triggers.boxed());
+        tokio::join!(reconciling, poller.run());
+        std::future::pending().await
+    }
 }
+
+// === free functions ===
 
 /// Waits until the cluster serves EmbeddingModels.
 async fn served(client: &Client, readiness: &watch::Sender<String>) {
@@ -184,25 +208,6 @@ async fn served(client: &Client, readiness: &watch::Sender<String>) {
         }
         sleep_until(Instant::now() + CRD_EVERY).await;
     }
-}
-
-/// Reconciles until it is dropped: nothing of it goes on after that.
-async fn lead(client: &Client, settings: &Settings, metrics: &Arc<Metrics>) -> PodsError {
-    let (children, triggers) = Children::watch(client);
-    let (children, reports) = (Arc::new(children), Arc::new(Reports::default()));
-    let (changed, changes) = mpsc::channel(WAITING);
-    let poller =
-        Poller::new(Arc::clone(&children), Arc::clone(&reports), Arc::clone(metrics), changed);
-    let poller = match poller {
-        Ok(poller) => poller,
-        Err(error) => return PodsError(error),
-    };
-    let context =
-        Context::new(client.clone(), settings.clone(), children, reports, Arc::clone(metrics));
-    let triggers = futures_util::stream::select(triggers, ReceiverStream::new(changes));
-    let reconciling = controller::run(Arc::new(context), triggers.boxed());
-    tokio::join!(reconciling, poller.run());
-    std::future::pending().await
 }
 
 async fn until(mut stopped: watch::Receiver<bool>) {

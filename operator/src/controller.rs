@@ -72,6 +72,12 @@ pub(crate) struct Context {
     failures: Mutex<HashMap<ObjectRef<Guarded>, u32>>,
 }
 
+/// What is known of the cluster without asking for it.
+pub(crate) struct Seen {
+    pub(crate) children: Arc<Children>,
+    pub(crate) reports: Arc<Reports>,
+}
+
 /// Why a reconcile failed. It is tried again.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -123,10 +129,10 @@ impl Context {
     pub(crate) fn new(
         client: Client,
         settings: Settings,
-        children: Arc<Children>,
-        reports: Arc<Reports>,
+        seen: Seen,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let Seen { children, reports } = seen;
         let recorder = Recorder::new(client.clone(), FIELD_MANAGER.into());
         let failures = Mutex::default();
         Context { client, settings, children, reports, metrics, recorder, failures }
