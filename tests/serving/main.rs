@@ -16,5 +16,6 @@ mod interop;
 mod invalidation;
 mod kills;
 mod loading;
+mod mounted;
 mod store_faults;
 mod surface;

@@ -33,6 +33,8 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 pub struct Options {
     /// Manifest files or folders.
     pub manifests: Vec<PathBuf>,
+    /// A folder of mounted models, instead of manifests.
+    pub models: Option<PathBuf>,
     /// The data folder.
     pub data: PathBuf,
     /// Further arguments of `serve`.
@@ -108,11 +110,13 @@ impl Options {
                 command.args([address, "127.0.0.1:0"]);
             }
         }
+        match &self.models {
+            Some(folder) => command.arg("--models-dir").arg(folder),
+            None => command.arg("--manifest").args(&self.manifests),
+        };
         command
             .arg("--data-dir")
             .arg(&self.data)
-            .arg("--manifest")
-            .args(&self.manifests)
             .args(&self.arguments)
             // A proxy of this machine's would be asked for what a test serves.
             .env("NO_PROXY", "127.0.0.1")
