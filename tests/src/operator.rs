@@ -144,6 +144,9 @@ impl Operator {
         assert!(status.expect("kill runs").success());
         let status = self.child.wait().await.expect("it ends");
         assert!(status.success(), "the operator ended with {status}:\n{}", self.log());
+        // The chart's roles are all that it has: whatever they lack shows here.
+        let refused = "is forbidden: User";
+        assert!(!self.log().contains(refused), "a permission is missing:\n{}", self.log());
     }
 
     fn listening(&self) -> String {
