@@ -45,8 +45,8 @@ fn version_is_told() {
 
 #[test]
 fn an_unknown_command_is_a_usage_error() {
-    let output = operator(&["crds", "apply"]);
+    let output = operator(&["crds", "delete"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(output.stdout.is_empty());
-    assert!(String::from_utf8(output.stderr).unwrap().contains("apply"));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("delete"));
 }

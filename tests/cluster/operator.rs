@@ -170,6 +170,7 @@ async fn child_of_somebody_else_is_never_taken() {
 #[tokio::test]
 async fn another_operator_waits_and_takes_over_at_once() {
     let (namespace, alone) = start("lease").await;
+    alone.operator.wait_for_line("\"leading\"").await;
     let other = alone.operator.another("other").await;
     other.wait_for_line("another replica leads").await;
     assert!(other.metric("embark_operator_leader").await < 0.5);
