@@ -213,7 +213,7 @@ fn read_document(document: &Value) -> Result<Manifest, Vec<FieldError>> {
 }
 
 /// A null counts as absent, as the API server has it.
-fn without_nulls(value: Value) -> Value {
+pub(crate) fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(fields) => fields
             .into_iter()

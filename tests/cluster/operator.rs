@@ -175,8 +175,8 @@ async fn another_operator_waits_and_takes_over_at_once() {
     other.wait_for_line("another replica leads").await;
     assert!(other.metric("embark_operator_leader").await < 0.5);
     assert_eq!(other.get("/ready").await.0, 200);
-    alone.stop().await;
-    other.wait_for_line("\"leading\"").await;
+    let other = alone.hand_over(other).await;
+    other.operator.wait_for_line("\"leading\"").await;
     let holder = "--output=jsonpath={.spec.holderIdentity}";
     assert_eq!(namespace.kubectl(["get", "lease", "embark-operator", holder]).await, "other");
     apply_quickstart(&namespace).await;

@@ -50,6 +50,12 @@ impl Alone {
         Alone { operator: Operator::start(namespace).await, _turn: turn }
     }
 
+    /// Ends the operator, and goes on with another in the same turn.
+    pub async fn hand_over(self, next: Operator) -> Alone {
+        self.operator.stop().await;
+        Alone { operator: next, _turn: self._turn }
+    }
+
     /// Ends the operator, and then its turn.
     pub async fn stop(self) {
         self.operator.stop().await;
