@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use embark_tests::{cluster::Namespace, release::Release, sidecar::until};
+use embark_tests::{cluster::Namespace, release::Release};
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
@@ -27,17 +27,18 @@ async fn load_moves_replicas_and_a_new_apply_and_operator_leave_them() {
     .await;
     let load = Load::start(&namespace).await;
     patiently("load has made another pod", async || replicas(&namespace).await == "2").await;
+    // It has done its part: pods are taken away after ten minutes at the earliest.
+    load.stop().await;
     Release::shared().await.restart_operator().await;
     model["spec"]["cache"]["ttl"] = "2h".into();
     namespace.apply(&model).await.unwrap();
-    until("the operator has seen the change", async || {
+    patiently("the operator has seen the change", async || {
         let seen = "--output=jsonpath={.metadata.generation} {.status.observedGeneration}";
         let seen = namespace.kubectl(["get", "embm/quickstart", seen]).await;
         seen.split_once(' ').is_some_and(|(now, seen)| now == seen)
     })
     .await;
     assert_eq!(replicas(&namespace).await, "2");
-    load.stop().await;
 }
 
 /// An application's pod that embeds one line after another.
