@@ -24,6 +24,7 @@ use kube::{
         watcher,
     },
 };
+use tokio::sync::OnceCell;
 
 use crate::{
     controller::names,
@@ -45,7 +46,7 @@ pub(crate) trait Kept: Object {
 macro_rules! children {
     ($($field:ident: $kind:ident,)+) => {
         /// Every object that carries our label, by kind.
-        pub(crate) struct Children { $($field: Store<$kind>,)+ }
+        pub(crate) struct Children { $($field: Store<$kind>,)+ listed: OnceCell<()> }
 
         $(impl Kept for $kind {
             fn store(children: &Children) -> &Store<Self> {
@@ -59,13 +60,17 @@ macro_rules! children {
             pub(crate) fn watch(client: &Client) -> (Self, Triggers) {
                 let mut triggers = Vec::new();
                 $(let $field = watch(client, &mut triggers);)+
-                (Children { $($field,)+ }, select_all(triggers).boxed())
+                (Children { $($field,)+ listed: OnceCell::new() }, select_all(triggers).boxed())
             }
 
             /// Waits until each kind was listed once.
             pub(crate) async fn ready(&self) -> Result<(), WriterDropped> {
-                $(self.$field.wait_until_ready().await?;)+
-                Ok(())
+                // A store wakes only the last of several tasks that wait for it, so that one waits for all of them.
+                let listed = self.listed.get_or_try_init(async || {
+                    $(self.$field.wait_until_ready().await?;)+
+                    Ok(())
+                });
+                listed.await.copied()
             }
         }
     };

@@ -12,6 +12,9 @@ use serde_json::{Value, json};
 const KINDS: &str =
     "serviceaccounts,configmaps,services,deployments,horizontalpodautoscalers,poddisruptionbudgets";
 
+/// Models of one test, as many as are reconciled at a time.
+const MANY: usize = 8;
+
 /// Children that were applied.
 const APPLIES: &str = "embark_operator_applies_total";
 
@@ -183,6 +186,27 @@ async fn another_operator_waits_and_takes_over_at_once() {
     settled(&namespace).await;
     other.stop().await;
     assert_eq!(namespace.kubectl(["get", "lease", "embark-operator", holder]).await, "");
+}
+
+#[tokio::test]
+async fn models_that_changed_while_no_operator_ran_are_all_seen() {
+    let (namespace, alone) = start("restarted").await;
+    let alone = alone
+        .restart(async {
+            for model in 0..MANY {
+                let mut manifest = quickstart(&json!({}));
+                manifest["metadata"]["name"] = format!("model-{model}").into();
+                namespace.apply(&manifest).await.unwrap();
+            }
+        })
+        .await;
+    until("each is seen", async || {
+        let accepted = "--output=jsonpath={.items[*].status.conditions[?(@.type=='Ready')].reason}";
+        let accepted = namespace.kubectl(["get", "embm", accepted]).await;
+        accepted.split_whitespace().count() == MANY
+    })
+    .await;
+    alone.stop().await;
 }
 
 async fn start(prefix: &str) -> (Namespace, Alone) {

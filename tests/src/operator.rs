@@ -56,6 +56,16 @@ impl Alone {
         Alone { operator: next, _turn: self._turn }
     }
 
+    /// Ends the operator and starts another once this was done.
+    pub async fn restart(self, meanwhile: impl Future<Output = ()>) -> Alone {
+        let Operator { kubeconfig, namespace, .. } = &self.operator;
+        let (kubeconfig, namespace) = (kubeconfig.clone(), namespace.clone());
+        self.operator.stop().await;
+        meanwhile.await;
+        let operator = Operator::start_with(&kubeconfig, &namespace, "restarted").await;
+        Alone { operator, _turn: self._turn }
+    }
+
     /// Ends the operator, and then its turn.
     pub async fn stop(self) {
         self.operator.stop().await;

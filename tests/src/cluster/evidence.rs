@@ -18,6 +18,8 @@ const QUESTIONS: [(&str, &str); 6] = [
     ("models.yaml", "get embeddingmodels --namespace=NAMESPACE --output=yaml"),
 ];
 
+/// The operator's pods, wherever a release put them.
+const OPERATORS: &str = "--all-namespaces --selector=app.kubernetes.io/component=operator";
 /// Keeps the components' logs and what the API server and the pods say, in the folder that is returned. What cannot be
 /// had is told there.
 pub(super) fn keep(plane: &ControlPlane, namespace: Option<&str>) -> anyhow::Result<PathBuf> {
@@ -34,22 +36,28 @@ pub(super) fn keep(plane: &ControlPlane, namespace: Option<&str>) -> anyhow::Res
             ask(plane, &folder.join(file), question)?;
         }
     }
-    if let Some(namespace) = namespace {
-        let pods = ask(
-            plane,
-            &folder.join("pod-names.txt"),
-            &format!("get pods --namespace={namespace} --output=name"),
-        )?;
-        for pod in pods.lines().filter_map(|line| line.strip_prefix("pod/")) {
-            for (suffix, previous) in [("", "false"), ("-before", "true")] {
-                let question = format!(
-                    "logs {pod} --namespace={namespace} --all-containers --prefix --previous={previous}"
-                );
-                ask(plane, &folder.join(format!("pod-{pod}{suffix}.log")), &question)?;
-            }
-        }
+    let test = namespace.map(|namespace| format!("--namespace={namespace}"));
+    for pods in [test, Some(OPERATORS.to_owned())].into_iter().flatten() {
+        keep_logs(plane, &folder, &pods)?;
     }
     Ok(folder)
+}
+
+/// Keeps what these pods' containers say, and what those before them said.
+fn keep_logs(plane: &ControlPlane, folder: &Path, pods: &str) -> anyhow::Result<()> {
+    let columns = "--no-headers --output=custom-columns=N:.metadata.namespace,P:.metadata.name";
+    let names = ask(plane, &folder.join("pod-names.txt"), &format!("get pods {pods} {columns}"))?;
+    for line in names.lines() {
+        let mut words = line.split_whitespace();
+        let (Some(namespace), Some(pod)) = (words.next(), words.next()) else { continue };
+        for (suffix, previous) in [("", "false"), ("-before", "true")] {
+            let question = format!(
+                "logs {pod} --namespace={namespace} --all-containers --prefix --previous={previous}"
+            );
+            ask(plane, &folder.join(format!("pod-{pod}{suffix}.log")), &question)?;
+        }
+    }
+    Ok(())
 }
 
 fn ask(plane: &ControlPlane, file: &Path, question: &str) -> anyhow::Result<String> {

@@ -29,8 +29,8 @@ const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 const DRAIN_WAIT_SECONDS: i64 = 5;
 /// How long calls, the batch under way and the write of the cache may take after that, each at most.
 const CLOSE_SECONDS: i64 = 55;
-/// How long a process may take to answer at all, in probes of 10 s. It answers long before its model is loaded.
-const STARTUP_PROBES: i32 = 6;
+/// How long a process may take to answer at all, in probes of 1 s. It answers long before its model is loaded.
+const STARTUP_PROBES: i32 = 60;
 /// Revisions that can be rolled back to. Each keeps its contract.
 const REVISIONS: i32 = 2;
 
@@ -117,7 +117,12 @@ fn container(model: &ValidatedModel, settings: &Settings) -> Container {
         args: Some(arguments()),
         env: filled(&pod.env),
         ports: Some(vec![port(GRPC, GRPC_PORT), port(ADMIN, ADMIN_PORT)]),
-        startup_probe: Some(Probe { failure_threshold: Some(STARTUP_PROBES), ..probe("/live") }),
+        // Often: no traffic comes before it has passed, and the first look is mostly too early.
+        startup_probe: Some(Probe {
+            period_seconds: Some(1),
+            failure_threshold: Some(STARTUP_PROBES),
+            ..probe("/live")
+        }),
         liveness_probe: Some(Probe { failure_threshold: Some(3), ..probe("/live") }),
         readiness_probe: Some(Probe {
             period_seconds: Some(2),
