@@ -45,7 +45,7 @@ fn every_patched_field_exists() {
 }
 
 fn public_descriptors() -> FileDescriptorSet {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto");
+    let root = Path::new("proto");
     protox::compile(["embark/v1/embedding.proto"], [root]).expect("the proto compiles")
 }
 
@@ -78,10 +78,10 @@ fn generate(
 }
 
 fn check(path: &str, fresh: &[u8]) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    let path = Path::new(path);
     if std::env::var_os("BLESS").is_some() {
-        fs::write(&path, fresh).unwrap();
+        fs::write(path, fresh).unwrap();
     }
-    let committed = fs::read(&path).unwrap_or_default();
+    let committed = fs::read(path).unwrap_or_default();
     assert!(committed == fresh, "{} has drifted: run the test with BLESS=1", path.display());
 }

@@ -40,14 +40,14 @@ fn the_sidecar_holds_no_kubernetes_client() {
 
 /// Files under src/ whose code has a word for which `wanted` holds; comments and texts are not code.
 fn naming(wanted: impl Fn(&str) -> bool) -> Vec<String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let root = Path::new("src");
     let mut files = Vec::new();
-    collect(&root, &mut files);
+    collect(root, &mut files);
     let names = |file: &PathBuf| fs::read_to_string(file).unwrap().lines().any(|l| has(l, &wanted));
     let mut found: Vec<String> = files
         .iter()
         .filter(|file| names(file))
-        .map(|file| file.strip_prefix(&root).unwrap().display().to_string())
+        .map(|file| file.strip_prefix(root).unwrap().display().to_string())
         .collect();
     found.sort();
     found
@@ -81,7 +81,7 @@ fn tree(arguments: &[&str]) -> Vec<String> {
             cargo.env_remove(&variable);
         }
     }
-    let output = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    let output = cargo.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
     text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()

@@ -21,7 +21,13 @@ pub struct Finished {
 
 /// The repository.
 pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a folder of it")
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        // Where cargo runs, not where it compiled: checkouts may share what they build.
+        let run = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+        let tests = run.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        tests.parent().expect("the tests are a folder of it").to_owned()
+    })
 }
 
 /// The sidecar's binary, built once for each run of a test binary.

@@ -46,7 +46,7 @@ fn compare(case: &str) {
 }
 
 fn folder(case: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(case)
+    PathBuf::from("tests/golden").join(case)
 }
 
 fn model(case: &str) -> EmbeddingModel {
