@@ -115,7 +115,8 @@ impl App {
         let health = Health::new(reporter.clone(), models.clone(), readiness.clone());
         let services = grpc::server::Services {
             models: models.clone(),
-            embedder: Embedder::new(CpuPool::new(cores), Arc::clone(&clock)),
+            embedder: Embedder::new(cores, Arc::clone(&clock)).map_err(no_threads)?,
+            forgetting: CpuPool::new(NonZeroUsize::MIN).map_err(no_threads)?,
             clock,
             instance: config.instance.clone(),
             health: reporter,
@@ -180,6 +181,10 @@ async fn bind(argument: &str, address: SocketAddr) -> Result<TcpListener, Failur
         };
         Failure::Run(format!("{argument}: {address} cannot be listened on: {why}"))
     })
+}
+
+fn no_threads(error: std::io::Error) -> Failure {
+    Failure::Run(format!("no threads to prepare requests on: {error}"))
 }
 
 /// Says what is served where.

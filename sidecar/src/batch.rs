@@ -1,34 +1,56 @@
 //! From rows to vectors: a bounded queue, and threads that own engines. It knows neither callers nor caches: a row carries
 //! what is to be done with its outcome.
+//!
+//! ```text
+//! reserve ── prepare elsewhere ── submit ── lanes by length and class ── cut ── engine ── each row is told
+//! ```
+//! A free worker cuts the next run of what waits, so a run is larger the busier the workers are, and nobody waits for a
+//! run to fill up unless `maxDelay` says so.
 
+pub mod costs;
+mod cut;
 mod queue;
+mod warm_up;
 mod worker;
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use embark_crds::contract::Batching;
-use tokio::{sync::oneshot, time::Instant};
+use tokio::time::Instant;
 
+use costs::Costs;
 use queue::Queue;
 pub use queue::{Full, Place};
+pub use worker::give_way;
 use worker::Workers;
 
 use crate::{
     embedding::Embedding,
     error::Error,
+    flight::Take,
+    input::Class,
     metrics::ModelMetrics,
     model::engine::{Engine, Row},
 };
 
-/// A row that is to be computed, and what becomes of it.
+/// A row that is to be computed, and who is told of it.
 pub struct Job {
     /// What the engine reads.
     pub row: Row,
-    /// Told of the vector first, on the worker's thread, so that it is remembered even when nobody waits any more. It
-    /// must be quick.
-    pub remember: Box<dyn FnOnce(&Embedding) + Send>,
-    /// Told of the outcome. A row whose receiver is gone before its run is not computed.
-    pub reply: oneshot::Sender<Outcome>,
+    /// Told of the outcome. Dropped without it when the row is lost.
+    pub claim: Box<dyn Claim>,
+}
+
+/// Who wants a row computed.
+pub trait Claim: Send {
+    /// Begins it in a class, if it is still wanted.
+    fn take(&self, class: Class) -> Take;
+
+    /// Whether anybody still wants it. Once nobody did, nobody ever will.
+    fn is_wanted(&self) -> bool;
+
+    /// Tells of the outcome, on the worker's thread; it must be quick.
+    fn complete(self: Box<Self>, outcome: Outcome);
 }
 
 /// What became of a row.
@@ -45,13 +67,15 @@ pub struct Outcome {
 /// Computes rows. Dropping it ends its threads once what waits is computed.
 ///
 /// # Guarantees
-/// Every accepted job is answered exactly once, or dropped when nobody waits for it; no more rows and no more cost wait
-/// than the limits allow.
+/// Every accepted job is completed exactly once, or dropped when nobody wants it; no more rows, bytes and cost wait than
+/// the limits allow; rows of the background class never keep one that is waited for from its place or its turn, but for
+/// the runs under way.
 pub struct Batcher {
     queue: Arc<Queue>,
     workers: Workers,
 }
 
+/// A row in the queue.
 struct Waiting {
     job: Job,
     cost: u64,
@@ -59,39 +83,59 @@ struct Waiting {
     place: Place,
 }
 
+/// What a batcher is made for.
+#[derive(Clone, Copy, Debug)]
+pub struct BatcherConfig {
+    /// Threads that compute.
+    pub workers: NonZeroUsize,
+    /// The limits.
+    pub batching: Batching,
+    /// The length of the longest row.
+    pub longest: u32,
+}
+
 // === impl Batcher ===
 
 impl Batcher {
-    /// Starts `count` threads, each with an engine of its own.
+    /// Starts threads, each with an engine of its own. Blocks while it measures what runs cost, for no longer than half a
+    /// second and one run; `sample` makes a row of a length.
     ///
     /// # Errors
     /// The system gives no more threads.
     pub fn start(
-        engine: Box<dyn Engine>,
-        count: NonZeroUsize,
-        batching: &Batching,
+        mut engine: Box<dyn Engine>,
+        config: BatcherConfig,
+        sample: impl Fn(u32) -> Row,
         metrics: ModelMetrics,
     ) -> std::io::Result<Self> {
-        let queue = Arc::new(Queue::new(batching, metrics.clone()));
-        let workers = Workers::start(engine, count, Arc::clone(&queue), metrics)?;
+        let mut costs = Costs::default();
+        warm_up::measure(&mut *engine, &config, sample, &mut costs);
+        let queue = Queue::new(&config, engine.mixes_lengths(), costs, metrics.clone());
+        let queue = Arc::new(queue);
+        let workers = Workers::start(&*engine, config.workers, &queue, &metrics)?;
         Ok(Batcher { queue, workers })
     }
 
-    /// Takes a place among the rows that wait, before the work that comes ahead of the queue is done. The place is given
-    /// back when its job is taken by a worker, or when it is dropped.
+    /// Takes a place among the rows that wait, for an input of `bytes`, before the work that comes ahead of the queue is
+    /// done. The place is given back when its job is taken by a worker, or when it is dropped.
     ///
     /// # Errors
-    /// As many rows wait as may.
-    pub fn reserve(&self) -> Result<Place, Full> {
-        self.queue.reserve()
+    /// As many rows or bytes wait as may.
+    pub fn reserve(&self, class: Class, bytes: usize) -> Result<Place, Full> {
+        self.queue.reserve(class, bytes)
     }
 
     /// Queues a job in its place.
     ///
     /// # Errors
-    /// The cost of what waits is at its limit, or the batcher is closed; the job is dropped.
-    pub fn submit(&self, place: Place, job: Job) -> Result<(), Full> {
+    /// The cost of what waits is at its limit, or the batcher is closed; the job is given back.
+    pub fn submit(&self, place: Place, job: Job) -> Result<(), (Full, Job)> {
         self.queue.push(place, job)
+    }
+
+    /// What runs were measured to take: rows, their length, seconds.
+    pub fn costs(&self) -> Vec<(u32, u32, f64)> {
+        self.queue.costs.lock().measured()
     }
 
     /// Refuses further jobs, and ends the threads once what waits is computed. Blocks until then.

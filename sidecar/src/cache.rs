@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! lookup_memory ── hit ──────────────────────────────── no await, no allocation
-//!   begin ─ lookup_disk ── hit ── copied to memory ──── blocks: on a pool's thread
+//!   begin ─ lookup_disk ── hit ── copied to memory ──── many keys at once, on a reader's thread
 //!         └ compute ── fill ── memory, and disk behind
 //! invalidate ── rule in memory ── memory purged ── rule on disk ── rule forgotten when nothing can break it
 //! ```
@@ -17,6 +17,8 @@ pub mod metrics;
 pub mod rules;
 pub mod store;
 
+#[cfg(test)]
+pub(crate) mod block_on;
 #[cfg(test)]
 mod tests;
 
@@ -38,6 +40,7 @@ use crate::{
     embedding::Embedding,
     error::{Error, ErrorKind},
     key::CacheKey,
+    policy::LivePolicy,
 };
 
 /// What a cache is made for; the policy is not part of it.
@@ -53,7 +56,7 @@ pub struct CacheConfig {
 
 /// One model's cache.
 pub struct Cache {
-    policy: CachePolicy,
+    policy: Arc<LivePolicy>,
     clock: Arc<dyn Clock>,
     memory: Arc<Memory>,
     store: Option<Store>,
@@ -69,24 +72,15 @@ pub struct Operation {
     epoch: u64,
 }
 
-/// A fresh entry.
+/// An entry that counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hit {
     /// The entry.
     pub entry: Entry,
     /// Milliseconds since its computation began.
     pub age_ms: u64,
-    /// Where it was.
-    pub tier: Tier,
-}
-
-/// A part of the cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tier {
-    /// This process's memory.
-    Memory,
-    /// The model's cache folder.
-    Disk,
+    /// Whether it is past its time to live: then it is to be computed anew.
+    pub is_stale: bool,
 }
 
 /// How a cache is.
@@ -119,13 +113,13 @@ impl Cache {
     /// again. Takes at most some seconds.
     pub async fn open(
         config: CacheConfig,
-        policy: CachePolicy,
+        policy: Arc<LivePolicy>,
         clock: Arc<dyn Clock>,
         metrics: CacheMetrics,
     ) -> Arc<Self> {
         let CacheConfig { storage, dimensions, folder } = config;
         let rules = Arc::new(Rules::default());
-        rules.raise_epoch(policy.epoch);
+        rules.raise_epoch(policy.load().cache.epoch);
         let hot = (storage.mode != CacheMode::Disabled)
             .then(|| Hot::new(storage.memory_bytes, dimensions, metrics.evictions.clone()));
         let store = match storage.mode {
@@ -160,29 +154,45 @@ impl Cache {
         }
     }
 
-    /// The fresh entry of a key in memory. Never waits for a disk or a computation.
-    pub fn lookup_memory(&self, key: &CacheKey, now_ms: u64) -> Option<Hit> {
+    /// The entry of a key in memory, if it counts under `policy`. Never waits for a disk or a computation.
+    pub fn lookup_memory(&self, policy: &CachePolicy, key: &CacheKey, now_ms: u64) -> Option<Hit> {
         // The rules first: one that is forgotten before it is read would be missed, and what it covers found.
         let standing = self.memory.rules.standing(key);
         let entry = self.memory.hot.as_ref()?.get(key)?;
-        let age_ms = self.fresh_age_ms(key, &entry, (standing, now_ms))?;
-        Some(Hit { entry, age_ms, tier: Tier::Memory })
+        hit(key, entry, Terms { policy, standing }, now_ms)
     }
 
-    /// The fresh entry of a key on disk, which is in memory from then on. Blocks for a disk read; one that takes too long
-    /// is a miss.
-    pub fn lookup_disk(&self, operation: &Operation, key: &CacheKey, now_ms: u64) -> Option<Hit> {
-        let store = self.store.as_ref()?;
-        let found = store.get(key)?;
-        // The rules last: none that came during the read is forgotten before the operation ends.
-        let standing = self.memory.rules.standing(key);
-        let Found { entry, in_old } = found;
-        let age_ms = self.fresh_age_ms(key, &entry, (standing, now_ms))?;
-        operation.memory.insert(key, &entry);
-        if in_old {
-            store.promote(*key, entry.clone());
-        }
-        Some(Hit { entry, age_ms, tier: Tier::Disk })
+    /// Whether there is a disk tier to look into.
+    pub fn has_disk(&self) -> bool {
+        self.store.as_ref().is_some_and(Store::is_on)
+    }
+
+    /// The entries of keys on disk that count, in their order; they are in memory from then on. What takes too long to
+    /// read is a miss.
+    pub async fn lookup_disk(&self, operation: &Operation, keys: &[CacheKey]) -> Vec<Option<Hit>> {
+        let Some(store) = &self.store else { return vec![None; keys.len()] };
+        let found = store.get(keys).await;
+        // Entries are judged by the present: the read may have taken its time.
+        let (policy, now_ms) = (self.policy.load(), self.clock.now_ms());
+        let judged = keys.iter().zip(found).map(|(key, found)| {
+            let Found { entry, in_old } = found?;
+            // The rules last: none that came during the read is forgotten before the operation ends.
+            let standing = self.memory.rules.standing(key);
+            let hit = hit(key, entry, Terms { policy: &policy.cache, standing }, now_ms)?;
+            operation.memory.insert(key, &hit.entry);
+            if in_old {
+                store.promote(*key, hit.entry.clone());
+            }
+            Some(hit)
+        });
+        judged.collect()
+    }
+
+    /// Whether what an operation brings for a key counts, as far as is known.
+    pub fn counts(&self, operation: &Operation, key: &CacheKey) -> bool {
+        let Standing { epoch, invalidated_before_ms } = self.memory.rules.standing(key);
+        let is_overtaken = invalidated_before_ms.is_some_and(|before| before >= operation.created_ms);
+        operation.epoch == epoch && !is_overtaken
     }
 
     /// Keeps what an operation computed: in memory at once, on disk behind.
@@ -231,25 +241,8 @@ impl Cache {
         }
     }
 
-    /// The age of an entry that counts under what stands over its key.
-    fn fresh_age_ms(
-        &self,
-        key: &CacheKey,
-        entry: &Entry,
-        (standing, now_ms): (Standing, u64),
-    ) -> Option<u64> {
-        let stamp = Stamp { created_ms: entry.created_ms, epoch: entry.epoch };
-        match judge(key, stamp, Terms { policy: &self.policy, standing }, now_ms) {
-            Verdict::Fresh => Some(now_ms.saturating_sub(entry.created_ms)),
-            Verdict::Expired
-            | Verdict::OtherEpoch
-            | Verdict::Invalidated
-            | Verdict::FromTheFuture => None,
-        }
-    }
-
     fn epoch_refused(&self) -> Option<Error> {
-        let (asked, seen) = (self.policy.epoch, self.memory.rules.epoch());
+        let (asked, seen) = (self.policy.load().cache.epoch, self.memory.rules.epoch());
         (asked < seen).then(|| {
             let allowed = format!("is below the highest epoch seen, {seen}, which stays in force");
             Error::of_field(ErrorKind::Malformed, "spec.cache.epoch", &asked.to_string(), allowed)
@@ -293,4 +286,19 @@ impl Memory {
             hot.remove_covered(key, before_ms);
         }
     }
+}
+
+// === free functions ===
+
+/// The entry, if it counts.
+fn hit(key: &CacheKey, entry: Entry, terms: Terms<'_>, now_ms: u64) -> Option<Hit> {
+    let stamp = Stamp { created_ms: entry.created_ms, epoch: entry.epoch };
+    let is_stale = match judge(key, stamp, terms, now_ms) {
+        Verdict::Fresh => false,
+        Verdict::Stale => true,
+        Verdict::Expired | Verdict::OtherEpoch | Verdict::Invalidated | Verdict::FromTheFuture => {
+            return None;
+        }
+    };
+    Some(Hit { age_ms: now_ms.saturating_sub(entry.created_ms), entry, is_stale })
 }

@@ -1,32 +1,40 @@
-//! The use case: a batch of texts becomes a batch of vectors. The one file that knows the order of things:
+//! The use case: a batch of inputs becomes a batch of vectors. The one file that knows the order of things:
 //!
 //! ```text
 //! prompt, dimensions, space → keys → memory tier ── all hit: answer
-//!   misses → places in the queue → one hop to the CPU pool: disk tier, then tokenise → queue → compute
-//!   each row fills the cache by itself; the call gathers what became of its items
+//!   misses → by the terms: not found │ the default vector, computed behind │ wait
+//!     flights ── lead: disk tier → one hop to the CPU pool: prepare → queue → compute → fill the cache → land
+//!             └─ follow
 //! ```
 
+mod lead;
 mod miss;
 mod reply;
+mod terms;
 
-use std::sync::Arc;
+use std::{num::NonZeroUsize, sync::Arc};
 
+use arc_swap::Guard;
 use embark_crds::contract::{Normalization, Prompt};
 use tokio::time::Instant;
 
 pub use reply::{EmbeddedItem, Reply, Timings};
 
 use crate::{
+    cache::Hit,
     clock::Clock,
     cpu_pool::CpuPool,
+    embedding::Vector,
     error::{Error, ErrorKind},
     input::Request,
     key::CacheKey,
-    metrics::{Source, Stage},
+    metrics::Source,
+    policy::Policy,
     served::{Runtime, ServedModel},
 };
 use miss::Miss;
 use reply::Answers;
+use terms::Terms;
 
 /// Answers requests.
 #[derive(Clone)]
@@ -39,81 +47,115 @@ pub struct Embedder {
 struct Call<'a> {
     model: &'a ServedModel,
     runtime: &'a Arc<Runtime>,
+    policy: Guard<Arc<Policy>>,
+    terms: Terms,
     prefix: &'a str,
     dimensions: u32,
+    began: Instant,
     now_ms: u64,
 }
 
 // === impl Embedder ===
 
 impl Embedder {
-    /// An embedder that prepares items on `pool` and dates entries by `clock`.
-    pub fn new(pool: CpuPool, clock: Arc<dyn Clock>) -> Self {
-        Embedder { pool, clock }
+    /// An embedder that prepares inputs on as many threads as `cores` and dates entries by `clock`.
+    ///
+    /// # Errors
+    /// The system gives no more threads.
+    pub fn new(cores: NonZeroUsize, clock: Arc<dyn Clock>) -> std::io::Result<Self> {
+        Ok(Embedder { pool: CpuPool::new(cores)?, clock })
     }
 
-    /// The vectors of a request's texts. An item that fails does so alone.
+    /// The vectors of a request's inputs. An item that fails does so alone.
     ///
     /// # Errors
     /// What is wrong with the request as a whole, or with the model.
     pub async fn embed(&self, model: &ServedModel, request: Request) -> Result<Reply, Error> {
-        let started = Instant::now();
-        let call = self.prepare(model, &request)?;
-        let mut answers = Answers::of(request.texts.len());
-        let misses = call.look_up(&request, &mut answers);
-        answers.timings.lookup = started.elapsed();
-        model.metrics.stage(Stage::Lookup, answers.timings.lookup.as_secs_f64());
+        let call = self.begin(model, &request)?;
+        let mut answers = Answers::of(request.items.len());
+        let misses = self.look_up(&call, request, &mut answers);
         if !misses.is_empty() {
-            miss::answer(&self.pool, &call, misses, &mut answers).await;
+            answers.timings.lookup = call.began.elapsed();
+            // Apart, so that a hit does not carry what only a miss needs.
+            Box::pin(miss::answer(&self.pool, &call, misses, &mut answers)).await;
         }
-        answers.timings.total = started.elapsed();
+        answers.timings.total = call.began.elapsed();
         model.metrics.request_seconds.observe(answers.timings.total.as_secs_f64());
         Ok(answers.into_reply(call.dimensions))
     }
 
-    fn prepare<'a>(&self, model: &'a ServedModel, request: &Request) -> Result<Call<'a>, Error> {
+    fn begin<'a>(&self, model: &'a ServedModel, request: &Request) -> Result<Call<'a>, Error> {
         expect_space(model, request.expect_space_id.as_deref())?;
         let prefix = prefix(model, request.prompt.as_deref())?;
         let dimensions = dimensions(model, request.dimensions)?;
         let runtime = model.runtime()?;
-        Ok(Call { model, runtime, prefix, dimensions, now_ms: self.clock.now_ms() })
+        let (policy, began) = (model.policy.load(), Instant::now());
+        let terms = Terms::of(&policy.cache, request.wishes, began);
+        let now_ms = self.clock.now_ms();
+        Ok(Call { model, runtime, policy, terms, prefix, dimensions, began, now_ms })
+    }
+
+    /// Answers from memory what is there, and gives what is not.
+    fn look_up(&self, call: &Call<'_>, request: Request, answers: &mut Answers) -> Vec<Miss> {
+        let (mut misses, mut stale) = (Vec::new(), Vec::new());
+        for (index, item) in request.items.into_iter().enumerate() {
+            let input = match item {
+                Ok(input) => input,
+                Err(error) => {
+                    answers.set(index, Err(error));
+                    continue;
+                }
+            };
+            let key = CacheKey::of_input(&call.model.space, call.prefix, &input);
+            let Some(hit) = call.in_memory(&key) else {
+                misses.push(Miss { index, key, input });
+                continue;
+            };
+            if hit.is_stale && call.terms.refreshes() {
+                stale.push(Miss { index, key, input });
+            }
+            answers.set(index, Ok(call.hit(hit, Source::HitMemory)));
+        }
+        if !stale.is_empty() {
+            lead::fill(&self.pool, call, stale, lead::Look::Nowhere);
+        }
+        misses
     }
 }
 
 // === impl Call ===
 
 impl Call<'_> {
-    /// Answers from memory what is there, and gives what is not.
-    fn look_up(&self, request: &Request, answers: &mut Answers) -> Vec<Miss> {
-        let mut misses = Vec::new();
-        for (index, text) in request.texts.iter().enumerate() {
-            let text = match text {
-                Ok(text) => text,
-                Err(error) => {
-                    answers.set(index, Err(error.clone()));
-                    continue;
-                }
-            };
-            let key = CacheKey::of_text(&self.model.space, self.prefix, text.as_str());
-            match self.runtime.cache.lookup_memory(&key, self.now_ms) {
-                Some(hit) => answers.set(index, Ok(self.hit(hit, Source::HitMemory))),
-                None => misses.push(Miss { index, key, text: text.clone() }),
-            }
+    fn in_memory(&self, key: &CacheKey) -> Option<Hit> {
+        if !self.terms.looks_up {
+            return None;
         }
-        misses
+        let hit = self.runtime.cache.lookup_memory(&self.policy.cache, key, self.now_ms)?;
+        self.terms.takes(hit.age_ms).then_some(hit)
     }
 
-    fn hit(&self, hit: crate::cache::Hit, source: Source) -> EmbeddedItem {
+    fn hit(&self, hit: Hit, source: Source) -> EmbeddedItem {
         EmbeddedItem {
             vector: self.cut(&hit.entry.vector),
-            source,
+            source: if hit.is_stale { Source::Stale } else { source },
             age_ms: hit.age_ms,
             tokens: hit.entry.tokens,
             truncated: hit.entry.truncated,
         }
     }
 
-    fn cut(&self, vector: &crate::embedding::Vector) -> crate::embedding::Vector {
+    /// What stands for a vector that is not there.
+    fn default_item(&self) -> EmbeddedItem {
+        EmbeddedItem {
+            vector: self.cut(&self.policy.default_vector),
+            source: Source::Default,
+            age_ms: 0,
+            tokens: 0,
+            truncated: false,
+        }
+    }
+
+    fn cut(&self, vector: &Vector) -> Vector {
         let normalize = self.model.contract.serving.output.normalization == Normalization::L2;
         vector.cut(self.dimensions as usize, normalize)
     }
@@ -135,13 +177,13 @@ fn expect_space(model: &ServedModel, expected: Option<&str>) -> Result<(), Error
 
 /// The text of the prompt that a request names, of the default one, or nothing.
 fn prefix<'a>(model: &'a ServedModel, named: Option<&str>) -> Result<&'a str, Error> {
-    let text = model.text_input()?;
-    let Some(name) = named.or(text.default_prompt.as_deref()) else {
+    let (prompts, default) = model.prompts();
+    let Some(name) = named.or(default) else {
         return Ok("");
     };
-    let found = text.prompts.iter().find(|prompt| prompt.name == name);
+    let found = prompts.iter().find(|prompt| prompt.name == name);
     found.map(|prompt| prompt.prefix.as_str()).ok_or_else(|| {
-        let allowed = match names(&text.prompts).as_str() {
+        let allowed = match names(prompts).as_str() {
             "" => "is not a prompt of the model, which has none".to_owned(),
             names => format!("is not a prompt of the model; its prompts: {names}"),
         };

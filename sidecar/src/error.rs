@@ -28,6 +28,10 @@ pub enum ErrorKind {
     Malformed,
     /// The caller expects vectors of another space.
     SpaceMismatch,
+    /// The item is not cached, and nothing is computed for it.
+    Miss,
+    /// A tensor of another shape or element type than the model's.
+    Shape,
     /// The queue is full.
     QueueFull,
     /// The process is going away.
@@ -79,6 +83,8 @@ impl ErrorKind {
         ErrorKind::Dimensions,
         ErrorKind::Malformed,
         ErrorKind::SpaceMismatch,
+        ErrorKind::Miss,
+        ErrorKind::Shape,
         ErrorKind::QueueFull,
         ErrorKind::Draining,
         ErrorKind::ModelNotReady,
@@ -104,6 +110,8 @@ impl ErrorKind {
             ErrorKind::Dimensions => "DIMENSIONS",
             ErrorKind::Malformed => "MALFORMED",
             ErrorKind::SpaceMismatch => "SPACE_MISMATCH",
+            ErrorKind::Miss => "MISS",
+            ErrorKind::Shape => "SHAPE",
             ErrorKind::QueueFull => "QUEUE_FULL",
             ErrorKind::Draining => "DRAINING",
             ErrorKind::ModelNotReady => "MODEL_NOT_READY",

@@ -1,24 +1,101 @@
 //! Requests as the use case knows them: checked once at the edge, not checked again below.
 
-/// A batch of texts for one model.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+use std::time::Duration;
+
+use bytes::Bytes;
+use embark_crds::contract::OnMiss;
+
+use crate::error::Error;
+
+/// A batch of inputs for one model.
+#[derive(Clone, Debug, Default)]
 pub struct Request {
     /// The inputs, in the caller's order.
-    pub texts: Vec<TextItem>,
+    pub items: Vec<Item>,
     /// The prompt's name; `None`: the model's default.
     pub prompt: Option<String>,
     /// How many values of each vector; `None`: the model's default.
     pub dimensions: Option<u32>,
     /// The space that the caller's other vectors are of.
     pub expect_space_id: Option<String>,
+    /// What is done about items that are not cached.
+    pub wishes: Wishes,
 }
 
-/// One input of a batch: a text, or why it is none.
-pub type TextItem = Result<Text, crate::error::Error>;
+/// One item of a batch: an input, or why it is none.
+pub type Item = Result<Input, Error>;
+
+/// What an item is computed from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A text.
+    Text(Text),
+    /// A tensor.
+    Tensor(Tensor),
+}
+
+/// What a caller asks for beyond the model's policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// What to do with an item that is not cached; `None`: what the policy says.
+    pub on_miss: Option<OnMiss>,
+    /// How long to wait before the default vector is given.
+    pub wait_budget: Option<Duration>,
+    /// Which entries count, and whether new ones are made.
+    pub cache: CacheControl,
+    /// Who goes first.
+    pub class: Class,
+}
+
+/// Tightens the model's policy for one request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheControl {
+    /// No entry counts, and no computation that began before the request.
+    pub no_cache: bool,
+    /// What is computed for this request alone is not kept.
+    pub no_store: bool,
+    /// Nothing is computed.
+    pub only_if_cached: bool,
+    /// An older entry, or older computation, does not count.
+    pub max_age: Option<Duration>,
+}
+
+/// Who goes first where work waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// Somebody waits for it.
+    #[default]
+    Waiting,
+    /// Bulk requests, and what is computed behind an answer that was given: only when nothing is waited for.
+    Background,
+}
 
 /// A text: UTF-8, not empty, within the model's limit. A slice of the request's own bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Text(bytes::Bytes);
+pub struct Text(Bytes);
+
+/// A tensor of the model's own shape and element type: its values, little-endian and row-major.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tensor(Bytes);
+
+// === impl Input ===
+
+impl Input {
+    /// Bytes of it.
+    pub fn size(&self) -> usize {
+        match self {
+            Input::Text(text) => text.0.len(),
+            Input::Tensor(tensor) => tensor.0.len(),
+        }
+    }
+}
+
+// === impl Class ===
+
+impl Class {
+    /// Both, the first first.
+    pub const ALL: [Class; 2] = [Class::Waiting, Class::Background];
+}
 
 // === impl Text ===
 
@@ -27,7 +104,7 @@ impl Text {
     ///
     /// # Errors
     /// They are not UTF-8.
-    pub fn from_utf8(bytes: bytes::Bytes) -> Result<Self, std::str::Utf8Error> {
+    pub fn from_utf8(bytes: Bytes) -> Result<Self, std::str::Utf8Error> {
         std::str::from_utf8(&bytes)?;
         Ok(Text(bytes))
     }
@@ -35,5 +112,19 @@ impl Text {
     /// The text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("checked when it was made")
+    }
+}
+
+// === impl Tensor ===
+
+impl Tensor {
+    /// Takes bytes whose number was checked as values.
+    pub fn from_le_bytes(bytes: Bytes) -> Self {
+        Tensor(bytes)
+    }
+
+    /// The values' bytes.
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.0
     }
 }

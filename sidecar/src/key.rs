@@ -5,6 +5,8 @@ use std::fmt;
 
 use embark_crds::digest::{FieldHasher, SpaceId};
 
+use crate::input::Input;
+
 /// BLAKE3-256, keyed by the space, over the prompt's text and the input.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CacheKey([u8; 32]);
@@ -19,6 +21,23 @@ impl CacheKey {
         hasher.text(prefix);
         hasher.text("text");
         hasher.text(text);
+        CacheKey(hasher.finish())
+    }
+
+    /// The key of an input; a prompt is put before texts alone.
+    pub fn of_input(space: &SpaceId, prefix: &str, input: &Input) -> Self {
+        match input {
+            Input::Text(text) => Self::of_text(space, prefix, text.as_str()),
+            Input::Tensor(tensor) => Self::of_tensor(space, tensor.as_bytes()),
+        }
+    }
+
+    /// The key of a tensor. Its shape and element type are the model's own, which the space holds.
+    pub fn of_tensor(space: &SpaceId, values: &[u8]) -> Self {
+        let mut hasher = FieldHasher::in_space(space);
+        hasher.text("");
+        hasher.text("tensor");
+        hasher.bytes(values);
         CacheKey(hasher.finish())
     }
 

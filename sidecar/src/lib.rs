@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! grpc ──► embedder ──► cache (memory, disk)      served: the models and how far each one is
-//!             └───────► cpu_pool ──► batch ──► model::engine
+//!             └──► flight ──► cpu_pool ──► batch ──► model::engine
 //! app builds all of it from config, and takes it down; http is the admin port; cli the commands for people
 //! ```
 
@@ -17,6 +17,7 @@ pub mod cpu_pool;
 pub mod embedder;
 pub mod embedding;
 pub mod error;
+pub mod flight;
 pub mod grpc;
 pub mod http;
 pub mod input;
@@ -24,6 +25,7 @@ pub mod key;
 pub mod metrics;
 pub mod model;
 pub mod pb;
+pub mod policy;
 pub mod readiness;
 pub mod served;
 pub mod telemetry;

@@ -27,8 +27,12 @@ pub enum Source {
     HitDisk,
     /// The model, for this item.
     Computed,
-    /// The model, for an equal item of the batch.
+    /// The model, for an equal item of another caller or of the batch.
     Coalesced,
+    /// Either tier, past its time to live.
+    Stale,
+    /// The default vector.
+    Default,
 }
 
 /// A part of a request's path.
@@ -70,6 +74,12 @@ struct ReasonLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TokenLabels {
+    model: String,
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct InfoLabels {
     model: String,
     digest: String,
@@ -95,6 +105,9 @@ struct Families {
     queue_items: Family<ModelLabel, Gauge>,
     queue_cost: Family<ModelLabel, Gauge>,
     cancelled: Family<ModelLabel, Counter>,
+    dropped_fills: Family<ModelLabel, Counter>,
+    batch_items: Family<ModelLabel, Histogram, fn() -> Histogram>,
+    tokens: Family<TokenLabels, Counter>,
     workers: Family<ModelLabel, Gauge>,
     worker_restarts: Family<ModelLabel, Counter>,
     ready: Family<ModelLabel, Gauge>,
@@ -127,8 +140,10 @@ pub struct ModelMetrics {
     pub queue_items: Gauge,
     /// Their cost.
     pub queue_cost: Gauge,
-    /// Rows dropped before a run because nobody waited for them any more.
+    /// Rows dropped before a run because nobody wanted them any more.
     pub cancelled: Counter,
+    /// Items that were not computed behind their answer because the queue was full.
+    pub dropped_fills: Counter,
     /// Threads that compute.
     pub workers: Gauge,
     /// Threads that were replaced after a panic.
@@ -137,6 +152,9 @@ pub struct ModelMetrics {
     pub ready: Gauge,
     /// What the model's cache counts.
     pub cache: CacheMetrics,
+    batch_items: Histogram,
+    useful_tokens: Counter,
+    padding_tokens: Counter,
     cache_entries: Gauge,
     cache_memory_bytes: Gauge,
     cache_healthy: Gauge,
@@ -150,8 +168,14 @@ pub struct ModelMetrics {
 // === impl Source ===
 
 impl Source {
-    const ALL: [Source; 4] =
-        [Source::HitMemory, Source::HitDisk, Source::Computed, Source::Coalesced];
+    const ALL: [Source; 6] = [
+        Source::HitMemory,
+        Source::HitDisk,
+        Source::Computed,
+        Source::Coalesced,
+        Source::Stale,
+        Source::Default,
+    ];
 
     fn label(self) -> &'static str {
         match self {
@@ -159,6 +183,8 @@ impl Source {
             Source::HitDisk => "hit_disk",
             Source::Computed => "computed",
             Source::Coalesced => "coalesced",
+            Source::Stale => "stale",
+            Source::Default => "default",
         }
     }
 }
@@ -217,6 +243,9 @@ impl Families {
             queue_items: Family::default(),
             queue_cost: Family::default(),
             cancelled: Family::default(),
+            dropped_fills: Family::default(),
+            batch_items: Family::new_with_constructor(rows),
+            tokens: Family::default(),
             workers: Family::default(),
             worker_restarts: Family::default(),
             ready: Family::default(),
@@ -231,6 +260,11 @@ impl Families {
         registry.register("queue_cost", "Cost of the rows that wait", f.queue_cost.clone());
         let help = "Rows dropped before compute because nobody waited any more";
         registry.register("cancelled_before_compute", help, f.cancelled.clone());
+        let help = "Items not computed behind their answer because the queue was full";
+        registry.register("dropped_fills", help, f.dropped_fills.clone());
+        registry.register("batch_items", "Rows of a run", f.batch_items.clone());
+        let help = "Tokens computed: useful ones, and padding beside them";
+        registry.register("computed_tokens", help, f.tokens.clone());
         registry.register("workers", "Threads that compute", f.workers.clone());
         let help = "Workers replaced after a panic";
         registry.register("worker_restarts", help, f.worker_restarts.clone());
@@ -303,12 +337,17 @@ impl ModelMetrics {
             let labels = StageLabels { model: model.clone(), stage: stage.label() };
             families.stage_seconds.get_or_create_owned(&labels)
         };
+        let tokens = |kind| TokenLabels { model: model.clone(), kind };
         let answered = ReasonLabels { model: model.clone(), reason: "OK" };
         ModelMetrics {
             request_seconds: families.request_seconds.get_or_create_owned(&label),
             queue_items: families.queue_items.get_or_create_owned(&label),
             queue_cost: families.queue_cost.get_or_create_owned(&label),
             cancelled: families.cancelled.get_or_create_owned(&label),
+            dropped_fills: families.dropped_fills.get_or_create_owned(&label),
+            batch_items: families.batch_items.get_or_create_owned(&label),
+            useful_tokens: families.tokens.get_or_create_owned(&tokens("useful")),
+            padding_tokens: families.tokens.get_or_create_owned(&tokens("padding")),
             workers: families.workers.get_or_create_owned(&label),
             worker_restarts: families.worker_restarts.get_or_create_owned(&label),
             ready: families.ready.get_or_create_owned(&label),
@@ -357,6 +396,13 @@ impl ModelMetrics {
         self.stages[stage as usize].observe(seconds);
     }
 
+    /// Notes a run of so many rows, and of how many of its tokens were not padding.
+    pub fn ran(&self, rows: u32, useful: u64, padded: u64) {
+        self.batch_items.observe(rows.into());
+        self.useful_tokens.inc_by(useful);
+        self.padding_tokens.inc_by(padded.saturating_sub(useful));
+    }
+
     /// Notes how the cache is.
     pub fn cache_status(&self, status: &CacheStatus) {
         let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
@@ -378,6 +424,10 @@ impl ModelMetrics {
 }
 
 // === free functions ===
+
+fn rows() -> Histogram {
+    Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0])
+}
 
 fn seconds() -> Histogram {
     Histogram::new(SECONDS_BUCKETS)

@@ -5,6 +5,7 @@ pub mod artifact;
 pub mod engine;
 pub mod load;
 pub mod pooling;
+pub mod preparer;
 pub mod refusal;
 pub mod support;
 pub mod tokenizer;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use embark_crds::{
-    contract::{Contract, Input, TextInput},
+    contract::{Contract, Input, Prompt},
     digest::SpaceId,
 };
 use tokio::sync::watch;
@@ -15,8 +15,10 @@ use crate::{
     batch::Batcher,
     cache::Cache,
     error::{Error, ErrorKind},
+    flight::Flights,
     metrics::ModelMetrics,
-    model::{load::State, tokenizer::Tokenizer},
+    model::{load::State, preparer::Preparer},
+    policy::LivePolicy,
 };
 
 /// The models of the process. Their set is fixed when it starts.
@@ -25,8 +27,10 @@ pub struct ServedModels(Arc<BTreeMap<String, Arc<ServedModel>>>);
 
 /// One model: what it is, and what it computes with once it is loaded.
 pub struct ServedModel {
-    /// What was asked for.
+    /// What was asked for when the process began; its policy may have been replaced since.
     pub contract: Contract,
+    /// The cache policy in force.
+    pub policy: Arc<LivePolicy>,
     /// The space of its vectors.
     pub space: SpaceId,
     /// Its metrics.
@@ -46,12 +50,14 @@ pub struct Progress {
 
 /// What a loaded model computes with.
 pub struct Runtime {
-    /// Text to tokens.
-    pub tokenizer: Arc<Tokenizer>,
-    /// Tokens to vectors.
+    /// Inputs to rows.
+    pub preparer: Preparer,
+    /// Rows to vectors.
     pub batcher: Batcher,
     /// Vectors remembered.
     pub cache: Arc<Cache>,
+    /// Vectors under way.
+    pub flights: Arc<Flights>,
 }
 
 // === impl ServedModels ===
@@ -94,7 +100,9 @@ impl ServedModel {
         metrics.identify(&contract.serving.model.sha256.to_string(), &space.to_string());
         let progress = Progress { state: State::Pending, message: String::new() };
         let (progress, runtime) = (watch::Sender::new(progress), OnceLock::new());
-        ServedModel { contract, space, metrics, progress, runtime }
+        let dimensions = contract.serving.output.dimensions.get() as usize;
+        let policy = Arc::new(LivePolicy::new(contract.policy.clone(), dimensions));
+        ServedModel { contract, policy, space, metrics, progress, runtime }
     }
 
     /// Its name.
@@ -102,14 +110,16 @@ impl ServedModel {
         &self.contract.serving.name
     }
 
-    /// What it does with text.
-    ///
-    /// # Errors
-    /// It takes something else.
-    pub fn text_input(&self) -> Result<&TextInput, Error> {
-        match &self.contract.serving.input {
-            Input::Text(text) => Ok(text),
-            _ => Err(Error::new(ErrorKind::Unsupported, "only text models are supported yet")),
+    /// What it takes.
+    pub fn input(&self) -> &Input {
+        &self.contract.serving.input
+    }
+
+    /// Its prompts, and the name of the one that stands when a request names none.
+    pub fn prompts(&self) -> (&[Prompt], Option<&str>) {
+        match self.input() {
+            Input::Text(text) => (&text.prompts, text.default_prompt.as_deref()),
+            _ => (&[], None),
         }
     }
 

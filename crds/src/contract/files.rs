@@ -1,7 +1,7 @@
 //! Where a contract stands on a pod's disk. Each model has a folder, and in it a folder for each of the two parts, as
 //! mounts of ConfigMaps are folders; a part has a file for each version of the contract that the operator writes.
 
-use super::{Contract, VERSION};
+use super::{CachePolicy, Contract, VERSION};
 
 /// The folder with a folder for each model.
 pub const MODELS_DIR: &str = "/etc/embark/models";
@@ -37,6 +37,15 @@ impl Contract {
 
     /// The policy as its file holds it: the same bytes for the same policy.
     pub fn policy_json(&self) -> String {
-        serde_json::to_string(&self.policy).expect("it is plain data with text keys")
+        self.policy.to_json()
+    }
+}
+
+// === impl CachePolicy ===
+
+impl CachePolicy {
+    /// As its file holds it.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("it is plain data with text keys")
     }
 }

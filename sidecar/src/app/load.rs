@@ -17,7 +17,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
-    batch::Batcher,
+    batch::{Batcher, BatcherConfig},
     cache::{Cache, CacheConfig},
     clock::Clock,
     config::ModelConfig,
@@ -38,9 +38,11 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 #[derive(Debug, thiserror::Error)]
 enum StartError {
     #[error(transparent)]
-    Load(#[from] LoadError),
-    #[error("no threads for the workers: {0}")]
+    Load(LoadError),
+    #[error("the workers' threads did not start: {0}")]
     Workers(io::Error),
+    #[error("measuring the model ended early")]
+    WarmUp,
 }
 
 /// What every load shares.
@@ -63,12 +65,20 @@ impl Loader {
     /// Brings a model and its cache up.
     async fn load(&self, served: &Arc<ServedModel>, base: &Path) -> Result<Runtime, StartError> {
         let (cache, loaded) = tokio::join!(self.cache(served), self.model(served, base));
-        let loaded = loaded?;
-        let batching = &served.contract.serving.batching;
+        let LoadedModel { preparer, engine } = loaded.map_err(StartError::Load)?;
+        let config = BatcherConfig {
+            workers: self.workers,
+            batching: served.contract.serving.batching,
+            longest: preparer.longest(),
+        };
         let metrics = served.metrics.clone();
-        let batcher = Batcher::start(loaded.engine, self.workers, batching, metrics)
-            .map_err(StartError::Workers)?;
-        Ok(Runtime { tokenizer: loaded.tokenizer, batcher, cache })
+        let start = move || {
+            let batcher = Batcher::start(engine, config, |length| preparer.sample(length), metrics);
+            (batcher, preparer)
+        };
+        let (batcher, preparer) = spawn_blocking(start).await.map_err(|_| StartError::WarmUp)?;
+        let batcher = batcher.map_err(StartError::Workers)?;
+        Ok(Runtime { preparer, batcher, cache, flights: Arc::default() })
     }
 
     async fn cache(&self, served: &ServedModel) -> Arc<Cache> {
@@ -78,7 +88,7 @@ impl Loader {
             storage: serving.cache,
             dimensions: serving.output.dimensions.get() as usize,
         };
-        let (policy, clock) = (served.contract.policy.clone(), Arc::clone(&self.clock));
+        let (policy, clock) = (Arc::clone(&served.policy), Arc::clone(&self.clock));
         Cache::open(config, policy, clock, served.metrics.cache.clone()).await
     }
 

@@ -1,132 +1,337 @@
-//! The rows that wait. Bounded twice: in rows, by places taken beforehand, and in cost, when a row's length is known. Full:
-//! the row is refused.
+//! What waits for a worker, bounded in rows, bytes and cost: a lane for each bucket of lengths, and in it a line for each
+//! class.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
+
 };
 
 use embark_crds::contract::{Batching, cost};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::time::Instant;
 
-use super::{Job, Waiting};
-use crate::metrics::ModelMetrics;
+use super::{
+    BatcherConfig, Job, Waiting,
+    costs::{Costs, bucket},
+    cut::{self, Lane, Next},
+};
+use crate::{flight::Take, input::Class, metrics::ModelMetrics};
+
+/// The share of the queue that the background may fill, so that what is waited for always finds room.
+const BACKGROUND_SHARE: u32 = 2;
+/// Bytes of inputs that wait, to be prepared or to be computed.
+const MAX_BYTES: u64 = 128 * 1024 * 1024;
 
 /// Why a row may not wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Full {
     /// As many rows wait as may.
-    #[error("{0} rows wait already, the most that may (spec.batching.queue.maxItems)")]
+    #[error("{0} items wait already, as many as may (spec.batching.queue.maxItems)")]
     Items(u32),
-    /// The rows that wait cost as much as may.
-    #[error(
-        "the rows that wait have a cost of {0} with this one, over the limit of {1} (spec.batching.queue.maxTokens)"
-    )]
+    /// As many bytes of inputs wait as may.
+    #[error("{0} bytes of inputs wait already; at most {MAX_BYTES} may")]
+    Bytes(u64),
+    /// What waits would cost too much.
+    #[error("what waits would cost {0}; at most {1} is allowed (spec.batching.queue.maxTokens)")]
     Cost(u64, u64),
-    /// The process is going away.
-    #[error("the server is draining")]
+    /// The batcher computes what waits and takes no more.
+    #[error("the server is shutting down")]
     Closed,
 }
 
 /// The right of one row to wait.
 #[derive(Debug)]
-pub struct Place(Arc<AtomicU32>);
+pub struct Place {
+    taken: Arc<Taken>,
+    class: Class,
+    bytes: u64,
+}
 
+/// Places that are taken.
+#[derive(Debug, Default)]
+struct Taken {
+    items: [AtomicU32; 2],
+    bytes: AtomicU64,
+}
+
+/// What waits.
 pub(super) struct Queue {
-    taken: Arc<AtomicU32>,
-    max_items: u32,
-    max_cost: u64,
-    waiting: Mutex<State>,
+    pub(super) costs: Mutex<Costs>,
+    taken: Arc<Taken>,
+    batching: Batching,
+    mixes_lengths: bool,
+    state: Mutex<State>,
     changed: Condvar,
     metrics: ModelMetrics,
 }
 
 #[derive(Default)]
 struct State {
-    rows: VecDeque<Waiting>,
-    cost: u64,
+    /// By bucket: a line for each class.
+    lanes: BTreeMap<u32, [VecDeque<Waiting>; 2]>,
+    /// Rows and their cost, by class.
+    rows: [usize; 2],
+    cost: [u64; 2],
+    /// Runs under way.
+    running: usize,
     closed: bool,
+}
+
+/// Rows that are run together.
+pub(super) struct Run {
+    pub(super) rows: Vec<Waiting>,
+    /// Whether nothing else is computed or waits.
+    pub(super) is_alone: bool,
 }
 
 // === impl Place ===
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.taken.items[self.class as usize].fetch_sub(1, Ordering::AcqRel);
+        self.taken.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
     }
 }
 
 // === impl Queue ===
 
 impl Queue {
-    pub(super) fn new(batching: &Batching, metrics: ModelMetrics) -> Self {
+    pub(super) fn new(
+        config: &BatcherConfig,
+        mixes_lengths: bool,
+        costs: Costs,
+        metrics: ModelMetrics,
+    ) -> Self {
         Queue {
+            costs: Mutex::new(costs),
             taken: Arc::default(),
-            max_items: batching.queue_max_items,
-            max_cost: batching.queue_max_tokens.into(),
-            waiting: Mutex::default(),
+            batching: config.batching,
+            mixes_lengths,
+            state: Mutex::default(),
             changed: Condvar::new(),
             metrics,
         }
     }
 
-    pub(super) fn reserve(&self) -> Result<Place, Full> {
-        let more = |taken: u32| (taken < self.max_items).then_some(taken + 1);
-        match self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, more) {
-            Ok(_) => Ok(Place(Arc::clone(&self.taken))),
-            Err(_) => Err(Full::Items(self.max_items)),
+    pub(super) fn reserve(&self, class: Class, bytes: usize) -> Result<Place, Full> {
+        let place = self.try_reserve(class, bytes);
+        if place.is_err() && self.sweep() {
+            return self.try_reserve(class, bytes);
         }
+        place
     }
 
-    pub(super) fn push(&self, place: Place, job: Job) -> Result<(), Full> {
-        let cost = cost(1, job.row.ids.len() as u64);
-        let mut state = self.waiting.lock();
+    fn try_reserve(&self, class: Class, bytes: usize) -> Result<Place, Full> {
+        let most = share(class, self.batching.queue_max_items.into());
+        let most = u32::try_from(most).unwrap_or(u32::MAX);
+        let [first, second] = &self.taken.items;
+        let (own, other) = match class {
+            Class::Waiting => (first, second),
+            Class::Background => (second, first),
+        };
+        let more = |taken: u32| {
+            let all = taken.saturating_add(other.load(Ordering::Acquire));
+            (taken < most && all < self.batching.queue_max_items).then_some(taken + 1)
+        };
+        own.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).map_err(|_| Full::Items(most))?;
+        let bytes = bytes as u64;
+        let place = Place { taken: Arc::clone(&self.taken), class, bytes };
+        let before = self.taken.bytes.fetch_add(bytes, Ordering::AcqRel);
+        // One that is larger than all that may wait waits alone, rather than never.
+        if before > 0 && before + bytes > share(class, MAX_BYTES) {
+            return Err(Full::Bytes(before));
+        }
+        Ok(place)
+    }
+
+    pub(super) fn push(&self, place: Place, job: Job) -> Result<(), (Full, Job)> {
+        let length = job.row.length();
+        let cost = cost(1, length.into());
+        let (class, max_cost) = (place.class, u64::from(self.batching.queue_max_tokens));
+        let mut state = self.state.lock();
         if state.closed {
-            return Err(Full::Closed);
+            return Err((Full::Closed, job));
         }
-        // A row that costs more than the whole queue may waits alone, rather than never.
-        if state.cost > 0 && state.cost + cost > self.max_cost {
-            return Err(Full::Cost(state.cost + cost, self.max_cost));
+        let fits = |state: &State| {
+            let (own, all) = (state.cost[class as usize], state.cost.iter().sum::<u64>());
+            // A row that costs more than the whole queue may waits alone, rather than never.
+            all == 0 || all + cost <= max_cost && own + cost <= share(class, max_cost)
+        };
+        if !fits(&state) {
+            state.sweep(&self.metrics);
+            if !fits(&state) {
+                let full = Full::Cost(state.cost.iter().sum::<u64>() + cost, share(class, max_cost));
+                return Err((full, job));
+            }
         }
-        state.cost += cost;
-        state.rows.push_back(Waiting { job, cost, since: Instant::now(), place });
+        let lane = if self.mixes_lengths { bucket(length) } else { length };
+        state.push(lane, class, Waiting { job, cost, since: Instant::now(), place });
         self.measure(&state);
         drop(state);
         self.changed.notify_one();
         Ok(())
     }
 
-    /// The next row that somebody waits for; blocks until there is one. `None`: closed and empty.
-    pub(super) fn pop(&self) -> Option<Waiting> {
-        let mut state = self.waiting.lock();
+    /// The next rows to be run together; blocks until there are some. `None`: closed and empty.
+    pub(super) fn next(&self) -> Option<Run> {
+        let mut state = self.state.lock();
         loop {
-            match state.rows.pop_front() {
-                Some(row) => {
-                    state.cost -= row.cost;
-                    self.measure(&state);
-                    if row.job.reply.is_closed() {
-                        self.metrics.cancelled.inc();
-                        continue;
-                    }
-                    return Some(row);
+            let Some(class) = state.class() else {
+                if state.closed {
+                    return None;
                 }
-                None if state.closed => return None,
-                None => self.changed.wait(&mut state),
+                self.changed.wait(&mut state);
+                continue;
+            };
+            match self.decide(&state, class) {
+                Some(Next::Run { bucket, rows }) => {
+                    let rows = state.take(bucket, class, rows, &self.metrics);
+                    self.measure(&state);
+                    if !rows.is_empty() {
+                        return Some(self.start(state, rows));
+                    }
+                }
+                Some(Next::Wait(time)) => {
+                    self.changed.wait_for(&mut state, time);
+                }
+                None => {
+                    self.changed.wait(&mut state);
+                }
             }
         }
     }
 
+    fn start(&self, mut state: MutexGuard<'_, State>, rows: Vec<Waiting>) -> Run {
+        let is_alone = state.running == 0 && state.class().is_none();
+        state.running += 1;
+        drop(state);
+        // This worker was told of one row and may have left others.
+        self.changed.notify_one();
+        Run { rows, is_alone }
+    }
+
+    /// A run is over.
+    pub(super) fn finish(&self) {
+        self.state.lock().running -= 1;
+    }
+
     pub(super) fn close(&self) {
-        self.waiting.lock().closed = true;
+        self.state.lock().closed = true;
         self.changed.notify_all();
     }
 
+    fn decide(&self, state: &State, class: Class) -> Option<Next> {
+        let now = Instant::now();
+        let most = self.batching.max_items as usize;
+        let lanes: Vec<Lane> = state
+            .lanes
+            .iter()
+            .filter_map(|(bucket, lines)| {
+                let line = &lines[class as usize];
+                let first = line.front()?;
+                let lengths = line.iter().take(most).map(|row| row.job.row.length()).collect();
+                let waited = now.saturating_duration_since(first.since);
+                Some(Lane { bucket: *bucket, lengths, waited })
+            })
+            .collect();
+        cut::next(&lanes, &self.costs.lock(), &self.batching, state.closed)
+    }
+
+    /// Drops rows that nobody wants any more; tells whether there were any.
+    fn sweep(&self) -> bool {
+        let mut state = self.state.lock();
+        let swept = state.sweep(&self.metrics);
+        self.measure(&state);
+        swept
+    }
+
     fn measure(&self, state: &State) {
-        self.metrics.queue_items.set(i64::try_from(state.rows.len()).unwrap_or(i64::MAX));
-        self.metrics.queue_cost.set(i64::try_from(state.cost).unwrap_or(i64::MAX));
+        let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.metrics.queue_items.set(gauge(state.rows.iter().sum::<usize>() as u64));
+        self.metrics.queue_cost.set(gauge(state.cost.iter().sum()));
     }
 }
+
+// === impl State ===
+
+impl State {
+    /// The class that goes next.
+    fn class(&self) -> Option<Class> {
+        Class::ALL.into_iter().find(|class| self.rows[*class as usize] > 0)
+    }
+
+    fn push(&mut self, lane: u32, class: Class, row: Waiting) {
+        self.rows[class as usize] += 1;
+        self.cost[class as usize] += row.cost;
+        self.lanes.entry(lane).or_default()[class as usize].push_back(row);
+    }
+
+    /// Takes the first rows of a line that are still wanted; those that are wanted later go to the end of the other line.
+    fn take(
+        &mut self,
+        lane: u32,
+        class: Class,
+        most: usize,
+        metrics: &ModelMetrics,
+    ) -> Vec<Waiting> {
+        let mut taken = Vec::with_capacity(most);
+        let Some(lines) = self.lanes.get_mut(&lane) else { return taken };
+        while taken.len() < most
+            && let Some(row) = lines[class as usize].pop_front()
+        {
+            self.rows[class as usize] -= 1;
+            self.cost[class as usize] -= row.cost;
+            match row.job.claim.take(class) {
+                Take::Begin => taken.push(row),
+                Take::Later => {
+                    self.rows[Class::Background as usize] += 1;
+                    self.cost[Class::Background as usize] += row.cost;
+                    lines[Class::Background as usize].push_back(row);
+                }
+                Take::Drop => {
+                    metrics.cancelled.inc();
+                }
+            }
+        }
+        if lines.iter().all(VecDeque::is_empty) {
+            self.lanes.remove(&lane);
+        }
+        taken
+    }
+
+    /// Drops rows that nobody wants any more.
+    fn sweep(&mut self, metrics: &ModelMetrics) -> bool {
+        let mut swept = false;
+        for lines in self.lanes.values_mut() {
+            for class in Class::ALL {
+                lines[class as usize].retain(|row| {
+                    let is_wanted = row.job.claim.is_wanted();
+                    if !is_wanted {
+                        self.rows[class as usize] -= 1;
+                        self.cost[class as usize] -= row.cost;
+                        metrics.cancelled.inc();
+                        swept = true;
+                    }
+                    is_wanted
+                });
+            }
+        }
+        self.lanes.retain(|_, lines| !lines.iter().all(VecDeque::is_empty));
+        swept
+    }
+}
+
+// === free functions ===
+
+/// How much of a limit a class may take.
+fn share(class: Class, limit: u64) -> u64 {
+    match class {
+        Class::Waiting => limit,
+        Class::Background => (limit / u64::from(BACKGROUND_SHARE)).max(1),
+    }
+}
+

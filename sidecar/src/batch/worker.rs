@@ -7,18 +7,25 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread::{Builder, JoinHandle},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{Outcome, Waiting, queue::Queue};
+use super::{
+    Outcome, Waiting,
+    queue::{Queue, Run},
+};
 use crate::{
     embedding::Embedding,
     error::{Error, ErrorKind},
     metrics::{ModelMetrics, Stage},
-    model::engine::{Engine, Row},
+    model::engine::{Engine, Row, Threads},
 };
+
+/// What computes gives way to what answers: hits stay quick while every core computes.
+const NICE: i32 = 10;
 
 pub(super) struct Workers(Mutex<Vec<JoinHandle<()>>>);
 
@@ -30,21 +37,23 @@ struct Worker {
     metrics: ModelMetrics,
 }
 
+type Outcomes = Result<Vec<Result<Embedding, Error>>, Error>;
+
 // === impl Workers ===
 
 impl Workers {
     pub(super) fn start(
-        engine: Box<dyn Engine>,
+        engine: &dyn Engine,
         count: NonZeroUsize,
-        queue: Arc<Queue>,
-        metrics: ModelMetrics,
+        queue: &Arc<Queue>,
+        metrics: &ModelMetrics,
     ) -> io::Result<Self> {
         let mut threads = Vec::new();
         for index in 0..count.get() {
             let worker = Worker {
                 template: engine.fork(),
                 engine: engine.fork(),
-                queue: Arc::clone(&queue),
+                queue: Arc::clone(queue),
                 metrics: metrics.clone(),
             };
             let name = format!("compute-{index}");
@@ -66,37 +75,83 @@ impl Workers {
 
 impl Worker {
     fn work(mut self) {
-        while let Some(waiting) = self.queue.pop() {
-            self.compute(waiting);
+        give_way();
+        while let Some(run) = self.queue.next() {
+            self.compute(run);
+            self.queue.finish();
         }
     }
 
-    fn compute(&mut self, waiting: Waiting) {
-        let Waiting { job, since, place, .. } = waiting;
-        drop(place);
-        let queued = since.elapsed();
+    fn compute(&mut self, run: Run) {
+        let Run { rows, is_alone } = run;
+        let queued: Vec<Duration> = rows.iter().map(|row| row.since.elapsed()).collect();
+        let threads = if is_alone { Threads::All } else { Threads::One };
         let started = Instant::now();
-        let result = self.run(&job.row);
+        let outcomes = self.run(&rows, threads);
         let ran = started.elapsed();
-        self.metrics.stage(Stage::Queue, queued.as_secs_f64());
         self.metrics.stage(Stage::Inference, ran.as_secs_f64());
-        if let Ok(embedding) = &result {
-            (job.remember)(embedding);
+        for ((row, queued), result) in rows.into_iter().zip(queued).zip(outcomes) {
+            let Waiting { job, place, .. } = row;
+            drop(place);
+            self.metrics.stage(Stage::Queue, queued.as_secs_f64());
+            job.claim.complete(Outcome { result, queued, ran });
         }
-        // An error means that nobody waits any more; the vector is remembered all the same.
-        let _ = job.reply.send(Outcome { result, queued, ran });
     }
 
-    fn run(&mut self, row: &Row) -> Result<Embedding, Error> {
+    /// As many outcomes as rows.
+    fn run(&mut self, rows: &[Waiting], threads: Threads) -> Vec<Result<Embedding, Error>> {
+        let inputs: Vec<&Row> = rows.iter().map(|row| &row.job.row).collect();
+        let started = Instant::now();
+        match self.attempt(&inputs, threads) {
+            Ok(outcomes) => {
+                self.note(&inputs, threads, started.elapsed());
+                outcomes
+            }
+            Err(error) if inputs.len() == 1 => vec![Err(error)],
+            // One of them is to blame; the others are not to suffer for it.
+            Err(_) => inputs.into_iter().map(|row| self.alone(row)).collect(),
+        }
+    }
+
+    fn alone(&mut self, row: &Row) -> Result<Embedding, Error> {
+        let mut outcomes = self.attempt(&[row], Threads::One)?;
+        outcomes.pop().unwrap_or_else(|| Err(no_vector()))
+    }
+
+    fn attempt(&mut self, rows: &[&Row], threads: Threads) -> Outcomes {
         let engine = &mut self.engine;
-        let run = catch_unwind(AssertUnwindSafe(|| engine.run(std::slice::from_ref(row))));
-        let Ok(results) = run else {
+        let run = catch_unwind(AssertUnwindSafe(|| engine.run(rows, threads)));
+        let Ok(outcomes) = run else {
             self.engine = self.template.fork();
             self.metrics.worker_restarts.inc();
             return Err(Error::new(ErrorKind::WorkerLost, "the computation panicked"));
         };
-        results?.pop().unwrap_or_else(|| {
-            Err(Error::new(ErrorKind::Inference, "the engine gave no vector for the row"))
-        })
+        let mut outcomes = outcomes?;
+        outcomes.resize_with(rows.len(), || Err(no_vector()));
+        Ok(outcomes)
     }
+
+    fn note(&self, rows: &[&Row], threads: Threads, took: Duration) {
+        let count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+        let longest = rows.iter().map(|row| row.length()).max().unwrap_or(1);
+        let useful: u64 = rows.iter().map(|row| u64::from(row.length())).sum();
+        self.metrics.ran(count, useful, u64::from(count) * u64::from(longest));
+        // A run on all cores says nothing of one on one.
+        if threads == Threads::One {
+            self.queue.costs.lock().observe(count, longest, took.as_secs_f64());
+        }
+    }
+}
+
+// === free functions ===
+
+/// Lowers the calling thread's priority: on Linux, that of a process is its thread's.
+pub fn give_way() {
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%error, "a compute thread keeps its priority");
+    }
+}
+
+fn no_vector() -> Error {
+    Error::new(ErrorKind::Inference, "the engine gave no vector for the row")
 }

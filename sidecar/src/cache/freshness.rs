@@ -41,7 +41,9 @@ pub struct Terms<'a> {
 pub enum Verdict {
     /// It does.
     Fresh,
-    /// It is past its time to live.
+    /// It is past its time to live, and may be given out while it is computed anew.
+    Stale,
+    /// It is past all that.
     Expired,
     /// It was made under another epoch.
     OtherEpoch,
@@ -66,10 +68,15 @@ pub fn judge(key: &CacheKey, stamp: Stamp, terms: Terms<'_>, now_ms: u64) -> Ver
     if stamp.created_ms > now_ms.saturating_add(FUTURE_TOLERANCE_MS) {
         return Verdict::FromTheFuture;
     }
-    if now_ms >= stamp.created_ms.saturating_add(lifetime_ms(policy, key)) {
-        return Verdict::Expired;
+    let fresh_until = stamp.created_ms.saturating_add(lifetime_ms(policy, key));
+    let grace_ms = u64::try_from(policy.stale_while_revalidate.as_millis()).unwrap_or(u64::MAX);
+    if now_ms < fresh_until {
+        Verdict::Fresh
+    } else if now_ms < fresh_until.saturating_add(grace_ms) {
+        Verdict::Stale
+    } else {
+        Verdict::Expired
     }
-    Verdict::Fresh
 }
 
 /// How long an entry of `key` is fresh: the time to live, less a share of the jitter that belongs to the key.
@@ -154,6 +161,23 @@ mod tests {
             judge(&key([1; 4]), stamp, Terms { policy, standing }, u64::MAX - 1),
             Verdict::Fresh
         );
+    }
+
+    #[test]
+    fn past_its_time_to_live_an_entry_is_stale_for_a_while() {
+        let standing = Standing { epoch: 3, invalidated_before_ms: None };
+        let grace = Duration::from_millis(500);
+        let policy = &CachePolicy { stale_while_revalidate: grace, ..policy(1_000, 0) };
+        let at = |age: u64| {
+            let stamp = Stamp { created_ms: NOW - age, epoch: 3 };
+            judge(&key([0; 4]), stamp, Terms { policy, standing }, NOW)
+        };
+        let verdicts = [999, 1_000, 1_499, 1_500].map(at);
+        assert_eq!(verdicts, [Verdict::Fresh, Verdict::Stale, Verdict::Stale, Verdict::Expired]);
+        let invalidated = Standing { invalidated_before_ms: Some(NOW), ..standing };
+        let stamp = Stamp { created_ms: NOW - 1_200, epoch: 3 };
+        let verdict = judge(&key([0; 4]), stamp, Terms { policy, standing: invalidated }, NOW);
+        assert_eq!(verdict, Verdict::Invalidated);
     }
 
     proptest! {

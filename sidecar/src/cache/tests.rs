@@ -9,7 +9,7 @@ use std::{
 use embark_crds::contract::{DefaultVector, OnMiss, VERSION};
 use futures_util::FutureExt as _;
 
-use super::*;
+use super::{block_on::block_on, *};
 use crate::embedding::Vector;
 
 const DIMENSIONS: usize = 16;
@@ -58,6 +58,7 @@ impl Bench {
             disk_bytes: 64 << 20,
         };
         let config = CacheConfig { storage, dimensions: DIMENSIONS, folder: folder.to_owned() };
+        let policy = Arc::new(LivePolicy::new(policy, DIMENSIONS));
         let cache = Cache::open(config, policy, self.clock.clone(), CacheMetrics::default()).await;
         assert_eq!(cache.status().disk, DiskState::Healthy);
         cache
@@ -85,6 +86,17 @@ fn policy() -> CachePolicy {
     }
 }
 
+fn live() -> Arc<LivePolicy> {
+    Arc::new(LivePolicy::new(policy(), DIMENSIONS))
+}
+
+/// Where an entry was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tier {
+    Memory,
+    Disk,
+}
+
 fn key(number: u64) -> CacheKey {
     CacheKey::from_bytes(*blake3::hash(&number.to_le_bytes()).as_bytes())
 }
@@ -100,15 +112,16 @@ fn fill(cache: &Cache, number: u64) {
 }
 
 fn memory(cache: &Cache, number: u64) -> Option<Hit> {
-    cache.lookup_memory(&key(number), cache.now_ms())
+    cache.lookup_memory(&cache.policy.load().cache, &key(number), cache.now_ms())
 }
 
 fn disk(cache: &Cache, number: u64) -> Option<Hit> {
-    cache.lookup_disk(&cache.begin(), &key(number), cache.now_ms())
+    block_on(cache.lookup_disk(&cache.begin(), &[key(number)])).remove(0)
 }
 
 fn found(cache: &Cache, number: u64) -> Option<Tier> {
-    memory(cache, number).or_else(|| disk(cache, number)).map(|hit| hit.tier)
+    let on_disk = || disk(cache, number).map(|_| Tier::Disk);
+    memory(cache, number).map(|_| Tier::Memory).or_else(on_disk)
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -132,12 +145,12 @@ async fn an_entry_is_found_in_memory_and_after_a_restart_on_disk_and_then_in_mem
     fill(&cache, 1);
     bench.clock.turn_to(1_000_070);
     let hit = memory(&cache, 1).unwrap();
-    assert_eq!((hit.tier, hit.age_ms, hit.entry.tokens), (Tier::Memory, 70, 3));
+    assert_eq!((hit.age_ms, hit.entry.tokens), (70, 3));
     assert_eq!(hit.entry.vector, embedding(1).vector);
     let cache = bench.restart(cache).await;
     assert_eq!(memory(&cache, 1), None);
     let hit = disk(&cache, 1).unwrap();
-    assert_eq!((hit.tier, hit.age_ms, hit.entry.vector), (Tier::Disk, 70, embedding(1).vector));
+    assert_eq!((hit.age_ms, hit.entry.vector), (70, embedding(1).vector));
     assert_eq!(found(&cache, 1), Some(Tier::Memory));
 }
 
@@ -324,7 +337,7 @@ async fn smaller_modes_have_fewer_tiers() {
         let storage = CacheStorage { mode, memory_bytes: 1 << 20, disk_bytes: 64 << 20 };
         let config = CacheConfig { storage, dimensions: DIMENSIONS, folder: bench.folder() };
         let cache =
-            Cache::open(config, policy(), bench.clock.clone(), CacheMetrics::default()).await;
+            Cache::open(config, live(), bench.clock.clone(), CacheMetrics::default()).await;
         fill(&cache, 1);
         assert_eq!(found(&cache, 1), expected);
         cache.invalidate_items(vec![key(1)], 1_000_000).await.unwrap();
@@ -350,7 +363,7 @@ async fn no_lookup_gives_what_was_invalidated_while_fills_and_reads_race() {
                 if number & 1 == 0 {
                     cache.fill(&operation, key(item), operation.entry(&embedding(item)));
                 } else {
-                    cache.lookup_disk(&operation, &key(item), cache.now_ms());
+                    block_on(cache.lookup_disk(&operation, &[key(item)]));
                 }
             }
         })

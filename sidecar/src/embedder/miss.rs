@@ -1,186 +1,185 @@
-//! Items that are not in memory: the disk tier, then the model.
+//! Items that are not in memory, by the terms of their call.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::time::Duration;
 
-use tokio::{sync::oneshot, time::Instant};
+use tokio::time::{timeout, timeout_at};
 
-use super::{Call, EmbeddedItem, reply::Answers};
-use crate::{
-    batch::{Full, Job, Outcome, Place},
-    cache::{Hit, Operation},
-    cpu_pool::CpuPool,
-    embedding::Embedding,
-    error::{Error, ErrorKind},
-    input::Text,
-    key::CacheKey,
-    metrics::{ModelMetrics, Source, Stage},
-    served::Runtime,
+use super::{
+    Call, EmbeddedItem,
+    lead::{self, Look},
+    reply::Answers,
+    terms,
 };
+use crate::{
+    batch::Full,
+    cache::Hit,
+    cpu_pool::CpuPool,
+    error::{Error, ErrorKind},
+    flight::{Landed, Landing, Origin, Seat},
+    input::Input,
+    key::CacheKey,
+    metrics::{Source, Stage},
+};
+
+/// How long the disk tier is waited for before the default vector is given: far above what it takes, unless it hangs.
+const DISK_PATIENCE: Duration = Duration::from_millis(50);
 
 /// An item that memory does not have.
 pub(super) struct Miss {
     pub(super) index: usize,
     pub(super) key: CacheKey,
-    pub(super) text: Text,
+    pub(super) input: Input,
 }
 
-/// A miss on its way: what the hop to the CPU pool takes.
-struct Lead {
-    index: usize,
-    key: CacheKey,
-    text: Text,
-    place: Result<Place, Full>,
+/// An item that waits for a flight.
+pub(super) struct Waiting {
+    pub(super) index: usize,
+    pub(super) seat: Seat,
+    /// Whether the flight was begun for it.
+    pub(super) leads: bool,
 }
 
-/// Where the hop leaves an item.
-enum Step {
-    OnDisk(Hit),
-    Computing(oneshot::Receiver<Outcome>),
-    Failed(Error),
-}
-
-struct Prepared {
-    steps: Vec<(usize, Step)>,
-    disk: Duration,
-    preprocess: Duration,
-}
-
-/// What the hop works with.
-struct Hop {
-    runtime: Arc<Runtime>,
-    operation: Arc<Operation>,
-    prefix: String,
-    metrics: ModelMetrics,
-}
-
-/// Answers every miss. Equal ones are computed once.
+/// Answers every miss.
 pub(super) async fn answer(
     pool: &CpuPool,
     call: &Call<'_>,
     misses: Vec<Miss>,
     answers: &mut Answers,
 ) {
-    let (leads, followers) = lead(call, misses);
-    let indices: Vec<usize> = leads.iter().map(|lead| lead.index).collect();
-    let hop = Hop {
-        runtime: Arc::clone(call.runtime),
-        operation: Arc::new(call.runtime.cache.begin()),
-        prefix: call.prefix.to_owned(),
-        metrics: call.model.metrics.clone(),
-    };
-    match pool.run(move || hop.prepare(leads)).await {
-        Ok(prepared) => gather(call, prepared, answers).await,
-        Err(error) => indices.iter().for_each(|&index| answers.set(index, Err(error.clone()))),
-    }
-    for (index, lead) in followers {
-        if let Some(answer) = answers.get(lead).cloned() {
-            answers.set(index, answer.map(coalesced));
+    match call.terms.on_miss {
+        terms::Miss::Wait(budget) => wait(pool, call, (misses, budget), answers).await,
+        terms::Miss::Default => give_default(pool, call, misses, answers).await,
+        terms::Miss::Fail => {
+            for miss in on_disk(pool, call, misses, answers).await {
+                answers.set(miss.index, Err(not_cached()));
+            }
         }
     }
 }
 
-/// Takes a place in the queue for each item that leads; an item whose equal leads already follows it.
-fn lead(call: &Call<'_>, misses: Vec<Miss>) -> (Vec<Lead>, Vec<(usize, usize)>) {
-    let mut leading: HashMap<CacheKey, usize> = HashMap::with_capacity(misses.len());
-    let (mut leads, mut followers) = (Vec::with_capacity(misses.len()), Vec::new());
-    for Miss { index, key, text } in misses {
-        if let Some(&lead) = leading.get(&key) {
-            followers.push((index, lead));
-            continue;
-        }
-        leading.insert(key, index);
-        leads.push(Lead { index, key, text, place: call.runtime.batcher.reserve() });
+/// Joins flights and waits for them, no longer than the budget.
+async fn wait(
+    pool: &CpuPool,
+    call: &Call<'_>,
+    (misses, budget): (Vec<Miss>, Option<Duration>),
+    answers: &mut Answers,
+) {
+    let (mut waiting, refused) = lead::join(pool, call, misses);
+    for (index, full) in refused {
+        // Who takes the default vector rather than wait long takes it rather than an error.
+        let answer = if budget.is_some() { Ok(call.default_item()) } else { Err(error(full)) };
+        answers.set(index, answer);
     }
-    (leads, followers)
-}
-
-async fn gather(call: &Call<'_>, prepared: Prepared, answers: &mut Answers) {
-    let metrics = &call.model.metrics;
-    answers.timings.disk = prepared.disk;
-    answers.timings.preprocess = prepared.preprocess;
-    metrics.stage(Stage::Disk, prepared.disk.as_secs_f64());
-    for (index, step) in prepared.steps {
-        let answer = match step {
-            Step::OnDisk(hit) => Ok(call.hit(hit, Source::HitDisk)),
-            Step::Failed(error) => Err(error),
-            Step::Computing(outcome) => match outcome.await {
-                Ok(outcome) => {
-                    let timings = &mut answers.timings;
-                    timings.queue = timings.queue.max(outcome.queued);
-                    timings.inference = timings.inference.max(outcome.ran);
-                    outcome.result.map(|embedding| computed(call, &embedding))
-                }
-                Err(_) => Err(Error::new(ErrorKind::WorkerLost, "the item's worker ended")),
-            },
+    waiting.reverse();
+    match budget {
+        None => gather(call, &mut waiting, answers).await,
+        Some(budget) => {
+            let until = call.began.checked_add(budget).unwrap_or(call.began);
+            // What it has taken from the line is answered.
+            let _ = timeout_at(until, gather(call, &mut waiting, answers)).await;
+        }
+    }
+    for Waiting { index, seat, leads } in waiting {
+        let created_ms = seat.created_ms();
+        let answer = match seat.leave_behind() {
+            Some(landing) => landed(call, landing, (leads, created_ms), answers),
+            None => Ok(call.default_item()),
         };
         answers.set(index, answer);
     }
 }
 
-fn computed(call: &Call<'_>, embedding: &Embedding) -> EmbeddedItem {
-    EmbeddedItem {
-        vector: call.cut(&embedding.vector),
-        source: Source::Computed,
-        age_ms: 0,
-        tokens: embedding.tokens,
-        truncated: embedding.truncated,
+/// Answers as flights land; what it was cancelled at stays in `waiting`.
+async fn gather(call: &Call<'_>, waiting: &mut Vec<Waiting>, answers: &mut Answers) {
+    while let Some(next) = waiting.last_mut() {
+        let landing = next.seat.landing().await;
+        let (index, from) = (next.index, (next.leads, next.seat.created_ms()));
+        waiting.pop();
+        let answer = landed(call, landing, from, answers);
+        answers.set(index, answer);
     }
 }
 
-/// What a follower of that answer says: followers of a disk hit say so too.
-fn coalesced(lead: EmbeddedItem) -> EmbeddedItem {
-    match lead.source {
-        Source::Computed => EmbeddedItem { source: Source::Coalesced, ..lead },
-        _ => lead,
+/// What a landing answers.
+fn landed(
+    call: &Call<'_>,
+    landing: Landing,
+    (leads, created_ms): (bool, u64),
+    answers: &mut Answers,
+) -> Result<EmbeddedItem, Error> {
+    let Landed { entry, origin, stages } = landing?;
+    answers.timings.take_in(stages);
+    let now_ms = call.runtime.cache.now_ms();
+    let (source, age_ms, is_stale) = match origin {
+        Origin::Disk { age_ms, is_stale } => (Source::HitDisk, age_ms, is_stale),
+        Origin::Computed if leads => (Source::Computed, 0, false),
+        Origin::Computed => (Source::Coalesced, now_ms.saturating_sub(created_ms), false),
+    };
+    Ok(call.hit(Hit { entry, age_ms, is_stale }, source))
+}
+
+/// Answers with the default vector what is not on disk either, and has it computed behind.
+async fn give_default(
+    pool: &CpuPool,
+    call: &Call<'_>,
+    misses: Vec<Miss>,
+    answers: &mut Answers,
+) {
+    let missing = on_disk(pool, call, misses, answers).await;
+    for miss in &missing {
+        answers.set(miss.index, Ok(call.default_item()));
+    }
+    if call.terms.stores {
+        // A disk that was too slow is not asked again: computing anew is what the caller was promised.
+        lead::fill(pool, call, missing, Look::Nowhere);
     }
 }
 
-// === impl Hop ===
-
-impl Hop {
-    fn prepare(self, leads: Vec<Lead>) -> Prepared {
-        let started = Instant::now();
-        // Not the time of the call: it may have waited for its turn here, and entries are judged by the present.
-        let now_ms = self.runtime.cache.now_ms();
-        let mut steps = Vec::with_capacity(leads.len());
-        let mut missing = Vec::with_capacity(leads.len());
-        for lead in leads {
-            match self.runtime.cache.lookup_disk(&self.operation, &lead.key, now_ms) {
-                Some(hit) => steps.push((lead.index, Step::OnDisk(hit))),
-                None => missing.push(lead),
-            }
-        }
-        let disk = started.elapsed();
-        let mut preprocess = Duration::ZERO;
-        for lead in missing {
-            let begun = Instant::now();
-            let (index, step) = (lead.index, self.queue(lead));
-            preprocess = preprocess.max(begun.elapsed());
-            steps.push((index, step.unwrap_or_else(Step::Failed)));
-        }
-        Prepared { steps, disk, preprocess }
+/// Answers what is on disk, and gives what is not.
+async fn on_disk(
+    pool: &CpuPool,
+    call: &Call<'_>,
+    misses: Vec<Miss>,
+    answers: &mut Answers,
+) -> Vec<Miss> {
+    let cache = &call.runtime.cache;
+    if !call.terms.looks_up || !cache.has_disk() {
+        return misses;
     }
-
-    /// Tokenises an item and queues it.
-    fn queue(&self, lead: Lead) -> Result<Step, Error> {
-        let place = lead.place.map_err(full)?;
-        let begun = Instant::now();
-        let row = self.runtime.tokenizer.encode(&self.prefix, lead.text.as_str())?;
-        self.metrics.stage(Stage::Preprocess, begun.elapsed().as_secs_f64());
-        let (reply, outcome) = oneshot::channel();
-        let (cache, operation) = (Arc::clone(&self.runtime.cache), Arc::clone(&self.operation));
-        let remember = move |embedding: &Embedding| {
-            cache.fill(&operation, lead.key, operation.entry(embedding));
+    let started = tokio::time::Instant::now();
+    let operation = cache.begin();
+    let keys: Vec<CacheKey> = misses.iter().map(|miss| miss.key).collect();
+    let found = timeout(DISK_PATIENCE, cache.lookup_disk(&operation, &keys)).await;
+    let mut found = found.unwrap_or_default();
+    found.resize_with(misses.len(), || None);
+    answers.timings.disk = started.elapsed();
+    call.model.metrics.stage(Stage::Disk, answers.timings.disk.as_secs_f64());
+    let (mut missing, mut stale) = (Vec::new(), Vec::new());
+    for (miss, hit) in misses.into_iter().zip(found) {
+        let Some(hit) = hit.filter(|hit| call.terms.takes(hit.age_ms)) else {
+            missing.push(miss);
+            continue;
         };
-        let job = Job { row, remember: Box::new(remember), reply };
-        self.runtime.batcher.submit(place, job).map_err(full)?;
-        Ok(Step::Computing(outcome))
+        let (index, is_stale) = (miss.index, hit.is_stale);
+        if is_stale && call.terms.refreshes() {
+            stale.push(miss);
+        }
+        answers.set(index, Ok(call.hit(hit, Source::HitDisk)));
     }
+    if !stale.is_empty() {
+        lead::fill(pool, call, stale, Look::Nowhere);
+    }
+    missing
 }
 
-fn full(full: Full) -> Error {
+fn not_cached() -> Error {
+    Error::new(ErrorKind::Miss, "the item is not cached, and nothing is computed for it")
+}
+
+/// Why there is no place in the queue, as callers know it.
+pub(super) fn error(full: Full) -> Error {
     let kind = match full {
-        Full::Items(_) | Full::Cost(..) => ErrorKind::QueueFull,
+        Full::Items(_) | Full::Bytes(_) | Full::Cost(..) => ErrorKind::QueueFull,
         Full::Closed => ErrorKind::Draining,
     };
     Error::new(kind, full.to_string())

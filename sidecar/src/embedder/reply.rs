@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::{
     embedding::Vector,
     error::{Error, ErrorKind},
+    flight::Stages,
     metrics::Source,
 };
 
@@ -57,6 +58,18 @@ pub(super) struct Answers {
     pub(super) timings: Timings,
 }
 
+// === impl Timings ===
+
+impl Timings {
+    /// Takes in the stages of one item's flight.
+    pub(super) fn take_in(&mut self, stages: Stages) {
+        self.disk = self.disk.max(stages.disk);
+        self.preprocess = self.preprocess.max(stages.preprocess);
+        self.queue = self.queue.max(stages.queue);
+        self.inference = self.inference.max(stages.inference);
+    }
+}
+
 // === impl Answers ===
 
 impl Answers {
@@ -67,10 +80,6 @@ impl Answers {
 
     pub(super) fn set(&mut self, index: usize, answer: Result<EmbeddedItem, Error>) {
         self.slots[index] = Some(answer);
-    }
-
-    pub(super) fn get(&self, index: usize) -> Option<&Result<EmbeddedItem, Error>> {
-        self.slots[index].as_ref()
     }
 
     pub(super) fn into_reply(self, dimensions: u32) -> Reply {

@@ -1,7 +1,7 @@
 //! The CacheService: callers make the process forget.
 
 use std::{
-    num::NonZeroUsize,
+    iter,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -34,13 +34,18 @@ pub(super) struct Caches {
 
 impl Caches {
     /// The caches of `models`; `instance` is what the process calls itself in answers.
-    pub(super) fn new(models: ServedModels, clock: Arc<dyn Clock>, instance: String) -> Self {
-        Caches { models, clock, instance, pool: CpuPool::new(NonZeroUsize::MIN) }
+    pub(super) fn new(
+        models: ServedModels,
+        clock: Arc<dyn Clock>,
+        instance: String,
+        pool: CpuPool,
+    ) -> Self {
+        Caches { models, clock, instance, pool }
     }
 
     async fn answer(&self, message: InvalidateRequest) -> Result<InvalidateResponse, Error> {
         let model = self.models.get(&message.model)?;
-        if !model.contract.policy.allow_invalidation {
+        if !model.policy.load().cache.allow_invalidation {
             let sentence = format!(
                 "model {:?} does not allow invalidation (spec.cache.allowInvalidation: false)",
                 model.name()
@@ -94,14 +99,14 @@ impl CacheService for Caches {
 /// The keys of items under every prompt, and under none. One item that is wrong refuses all: nothing is half forgotten.
 fn keys(model: &ServedModel, items: Vec<Item>) -> Result<Vec<CacheKey>, Error> {
     validate::count(model, items.len())?;
-    let input = model.text_input()?;
+    let (prompts, _) = model.prompts();
+    let prefixes: Vec<&str> =
+        iter::once("").chain(prompts.iter().map(|prompt| prompt.prefix.as_str())).collect();
     let mut keys = Vec::new();
-    for text in validate::items(input, items) {
-        let text = text?;
-        keys.push(CacheKey::of_text(&model.space, "", text.as_str()));
-        for prompt in &input.prompts {
-            keys.push(CacheKey::of_text(&model.space, &prompt.prefix, text.as_str()));
-        }
+    for input in validate::items(model.input(), items) {
+        let input = input?;
+        let of = |prefix: &&str| CacheKey::of_input(&model.space, prefix, &input);
+        keys.extend(prefixes.iter().map(of));
     }
     Ok(keys)
 }

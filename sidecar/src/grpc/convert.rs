@@ -94,6 +94,8 @@ fn source(source: Source) -> pb::Source {
         Source::HitDisk => pb::Source::HitDisk,
         Source::Computed => pb::Source::Computed,
         Source::Coalesced => pb::Source::Coalesced,
+        Source::Stale => pb::Source::Stale,
+        Source::Default => pb::Source::Default,
     }
 }
 
@@ -110,9 +112,9 @@ fn timings(timings: &Timings) -> pb::Timings {
 
 /// What is said of a model.
 pub(super) fn model(model: &ServedModel) -> pb::Model {
-    let contract::Contract { serving, policy } = &model.contract;
+    let (serving, policy) = (&model.contract.serving, &model.policy.load().cache);
     let progress = model.progress().borrow().clone();
-    let text = model.text_input().ok();
+    let (prompts, default_prompt) = model.prompts();
     pb::Model {
         name: serving.name.clone(),
         state: state(progress.state).into(),
@@ -122,9 +124,12 @@ pub(super) fn model(model: &ServedModel) -> pb::Model {
         dimensions: serving.output.dimensions.get(),
         normalized: serving.output.normalization == contract::Normalization::L2,
         input_kind: input_kind(&serving.input).into(),
-        prompts: text.iter().flat_map(|t| &t.prompts).map(|p| p.name.clone()).collect(),
-        default_prompt: text.and_then(|t| t.default_prompt.clone()).unwrap_or_default(),
-        max_tokens: text.map_or(0, |t| t.max_tokens),
+        prompts: prompts.iter().map(|prompt| prompt.name.clone()).collect(),
+        default_prompt: default_prompt.unwrap_or_default().to_owned(),
+        max_tokens: match &serving.input {
+            Input::Text(text) => text.max_tokens,
+            _ => 0,
+        },
         on_miss: on_miss(policy.on_miss).into(),
         ttl: prost_types::Duration::try_from(policy.ttl).ok(),
         limits: Some(pb::Limits {

@@ -10,6 +10,7 @@ use tonic_reflection::server::Builder as Reflection;
 use super::{cache_service::Caches, embedding_service::Embeddings, incoming::connections};
 use crate::{
     clock::Clock,
+    cpu_pool::CpuPool,
     embedder::Embedder,
     pb::{
         DESCRIPTOR,
@@ -41,6 +42,8 @@ pub struct Services {
     pub embedder: Embedder,
     /// The clock that invalidations are dated by.
     pub clock: Arc<dyn Clock>,
+    /// Where items to be forgotten become keys, apart from what embedding needs.
+    pub forgetting: CpuPool,
     /// What the process calls itself.
     pub instance: String,
     /// What health answers is told through this.
@@ -51,11 +54,11 @@ pub struct Services {
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// What reflection describes does not decode.
-    #[error("reflection")]
-    Reflection(#[from] tonic_reflection::server::Error),
+    #[error("what reflection describes does not decode")]
+    Reflection(#[source] tonic_reflection::server::Error),
     /// The transport broke.
-    #[error("the transport")]
-    Transport(#[from] tonic::transport::Error),
+    #[error("the transport failed")]
+    Transport(#[source] tonic::transport::Error),
 }
 
 /// Serves until `stopped` says so, then finishes the calls in flight.
@@ -69,10 +72,10 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let limit = services.models.iter().map(|m| m.contract.serving.max_request_bytes()).max();
     let limit = usize::try_from(limit.unwrap_or_default()).unwrap_or(usize::MAX);
-    let Services { models, embedder, clock, instance, health } = services;
+    let Services { models, embedder, clock, forgetting, instance, health } = services;
     let embeddings = EmbeddingServiceServer::new(Embeddings { models: models.clone(), embedder })
         .max_decoding_message_size(limit);
-    let caches = CacheServiceServer::new(Caches::new(models, clock, instance))
+    let caches = CacheServiceServer::new(Caches::new(models, clock, instance, forgetting))
         .max_decoding_message_size(limit);
     let health = tonic_health::pb::health_server::HealthServer::new(
         tonic_health::server::HealthService::from_health_reporter(health),
@@ -91,11 +94,11 @@ pub async fn serve(
         .add_service(embeddings)
         .add_service(caches)
         .add_service(health)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
+        .add_service(reflection().build_v1().map_err(ServeError::Reflection)?)
+        .add_service(reflection().build_v1alpha().map_err(ServeError::Reflection)?)
         .serve_with_incoming_shutdown(incoming, shutdown)
-        .await?;
-    Ok(())
+        .await
+        .map_err(ServeError::Transport)
 }
 
 fn reflection() -> Reflection<'static> {

@@ -17,7 +17,7 @@ const PUSHBACK: &str = "grpc-retry-pushback-ms";
 /// The code of a kind.
 pub fn code(kind: ErrorKind) -> Code {
     match kind {
-        ErrorKind::ModelUnknown => Code::NotFound,
+        ErrorKind::ModelUnknown | ErrorKind::Miss => Code::NotFound,
         ErrorKind::PromptUnknown
         | ErrorKind::ItemsEmpty
         | ErrorKind::TooManyItems
@@ -25,6 +25,7 @@ pub fn code(kind: ErrorKind) -> Code {
         | ErrorKind::TextEmpty
         | ErrorKind::TextTooLong
         | ErrorKind::TextNotUtf8
+        | ErrorKind::Shape
         | ErrorKind::Dimensions
         | ErrorKind::Malformed => Code::InvalidArgument,
         ErrorKind::SpaceMismatch => Code::FailedPrecondition,

@@ -1,10 +1,7 @@
 //! `/status`: what the process serves and how it is, as JSON. The operator and people read it.
 
-use embark_crds::{
-    contract::report::{
-        CacheReport, DiskReport, DiskState, MemoryReport, ModelReport, QueueReport, Report,
-    },
-    digest,
+use embark_crds::contract::report::{
+    CacheReport, DiskReport, DiskState, MemoryReport, ModelReport, QueueReport, Report,
 };
 
 use super::Admin;
@@ -35,7 +32,7 @@ fn of_model(model: &ServedModel) -> ModelReport {
         space_id: model.space.to_string(),
         model_digest: serving.model.sha256.to_string(),
         dimensions: serving.output.dimensions.get(),
-        policy_hash: digest::of_part(&model.contract.policy_json()),
+        policy_hash: model.policy.load().hash.clone(),
         queue: QueueReport {
             items: model.metrics.queue_items.get(),
             cost: model.metrics.queue_cost.get(),

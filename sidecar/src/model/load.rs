@@ -10,6 +10,7 @@ use tracing::info;
 use super::{
     artifact::{ArtifactStore, FetchError, Progress, Request},
     engine::Engine,
+    preparer::Preparer,
     refusal::{Refusal, contained},
     tokenizer::Tokenizer,
     tract,
@@ -20,8 +21,8 @@ const LOAD_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A model that was tried out.
 pub struct LoadedModel {
-    /// Makes rows of texts.
-    pub tokenizer: Arc<Tokenizer>,
+    /// Makes rows of inputs.
+    pub preparer: Preparer,
     /// Makes vectors of rows; fork it for another thread.
     pub engine: Box<dyn Engine>,
 }
@@ -124,7 +125,7 @@ impl Files {
         let engine = tract::load(self.model, &self.serving, tokenizer.facts())?;
         on_state(State::Warming);
         engine.probe(&self.serving, tokenizer.facts())?;
-        Ok(LoadedModel { tokenizer: Arc::new(tokenizer), engine: Box::new(engine) })
+        Ok(LoadedModel { preparer: Preparer::Text(tokenizer), engine: Box::new(engine) })
     }
 }
 

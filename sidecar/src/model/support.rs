@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use embark_crds::contract::{Artifact, Contract, Input, Location, OnMiss, Overlong, ServingConfig};
+use embark_crds::contract::{Artifact, Contract, Input, Location, Overlong, ServingConfig};
 
 use super::{
     artifact::{FetchCause, missing_builtin},
@@ -35,21 +35,8 @@ pub fn unsupported(contract: &Contract) -> Vec<Refusal> {
     refuse(!serving.self_test.is_empty(), "spec.selfTest", "is not supported yet; leave it out");
     refuse(serving.endpoint.is_some(), "spec.endpoint", "is not supported yet; leave it out");
 
-    let delay = serving.batching.max_delay > Duration::ZERO;
-    refuse(delay, "spec.batching.maxDelay", "is not supported yet; supported: 0ms");
-
     let policy = &contract.policy;
-    let on_miss = match policy.on_miss {
-        OnMiss::Wait => "",
-        OnMiss::ReturnDefault => "ReturnDefault is not supported yet; supported: Wait",
-        OnMiss::Fail => "Fail is not supported yet; supported: Wait",
-    };
-    refuse(!on_miss.is_empty(), "spec.cache.onMiss", on_miss);
-    let budget = "is not supported yet; leave it out";
-    refuse(policy.wait_budget.is_some(), "spec.cache.waitBudget", budget);
     let only_zero = "is not supported yet; supported: 0s";
-    let stale = policy.stale_while_revalidate > Duration::ZERO;
-    refuse(stale, "spec.cache.staleWhileRevalidate", only_zero);
     refuse(policy.negative_ttl > Duration::ZERO, "spec.cache.negativeTTL", only_zero);
     refusals
 }

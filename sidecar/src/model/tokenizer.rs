@@ -79,12 +79,17 @@ impl Tokenizer {
         let facts = TokenizerFacts { highest_id, pad_id, sample: Vec::new() };
         let mut tokenizer = Tokenizer { inner, max_tokens, facts };
         tokenizer.facts.sample = match tokenizer.encode("", SAMPLE) {
-            Ok(row) => row.ids,
+            Ok(row) => row.tokens().to_vec(),
             // A vocabulary of another script, which drops what it does not know.
             Err(error) if error.kind == ErrorKind::TextEmpty => vec![highest_id],
             Err(error) => return Err(Refusal::new(FIELD, error.message)),
         };
         Ok(tokenizer)
+    }
+
+    /// The most tokens of a row.
+    pub fn max_tokens(&self) -> u32 {
+        u32::try_from(self.max_tokens).unwrap_or(u32::MAX)
     }
 
     /// What a model must agree with.
@@ -117,7 +122,7 @@ impl Tokenizer {
         let mut ids = encoding.get_ids().to_vec();
         let truncated = !encoding.get_overflowing().is_empty() || ids.len() > self.max_tokens;
         ids.truncate(self.max_tokens);
-        Ok(Row { ids, truncated })
+        Ok(Row { truncated, ..Row::of_tokens(ids) })
     }
 }
 

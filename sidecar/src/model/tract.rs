@@ -16,7 +16,7 @@ use self::{
     run::{RunError, Shared},
 };
 use super::{
-    engine::{Engine, Row},
+    engine::{Engine, Row, Threads},
     refusal::Refusal,
     tokenizer::TokenizerFacts,
 };
@@ -32,6 +32,7 @@ mod port;
 mod probe;
 mod program;
 mod run;
+mod threads;
 
 /// The bytes of stack that [`load`] needs. A stack that overflows ends the process.
 pub const STACK_BYTES: usize = program::STACK_BYTES;
@@ -70,12 +71,25 @@ impl TractEngine {
 }
 
 impl Engine for TractEngine {
-    fn run(&mut self, rows: &[Row]) -> Result<Vec<Result<Embedding, Error>>, Error> {
-        self.shared.run(rows).map_err(|error| {
+    fn run(
+        &mut self,
+        rows: &[&Row],
+        threads: Threads,
+    ) -> Result<Vec<Result<Embedding, Error>>, Error> {
+        let run = || self.shared.run(rows);
+        let outcome = match threads {
+            Threads::One => run(),
+            Threads::All => threads::on_all(run),
+        };
+        outcome.map_err(|error| {
             warn!(%error, rows = rows.len(), "a model run failed");
             let message = format!("the model's runtime refused to run: {error}");
             Error::new(ErrorKind::Inference, message)
         })
+    }
+
+    fn mixes_lengths(&self) -> bool {
+        self.shared.shapes.masked
     }
 
     fn fork(&self) -> Box<dyn Engine> {
@@ -157,11 +171,8 @@ impl Parts<'_> {
 
     /// Runs several shapes: some models build for any shape and then run for one.
     fn try_lengths(&self, shared: &Shared) -> Result<(), String> {
-        let row = |tokens: usize| Row {
-            ids: vec![0; tokens.min(self.text.max_tokens as usize)],
-            truncated: false,
-        };
-        for rows in [&[row(3)][..], &[row(7), row(7)][..]] {
+        let row = |tokens: usize| Row::of_tokens(vec![0; tokens.min(self.text.max_tokens as usize)]);
+        for rows in [&[&row(3)][..], &[&row(7), &row(7)][..]] {
             match shared.run(rows) {
                 Ok(_) | Err(RunError::Dimensions(_)) => {}
                 Err(RunError::Runtime(words)) => return Err(words),

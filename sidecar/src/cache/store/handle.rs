@@ -30,6 +30,8 @@ use crate::{
 
 /// How long a caller waits for a rule to be on disk: longer than the writer may take for what comes before it.
 pub(super) const RULE_LIMIT: Duration = Duration::from_secs(30);
+/// Keys that are read together, so that large requests let small ones between.
+const KEYS_AT_ONCE: usize = 32;
 /// How long opening may keep the process from starting.
 const READY_LIMIT: Duration = Duration::from_millis(4500);
 
@@ -93,17 +95,31 @@ impl Store {
         Store { shared, readers: Arc::new(Readers::new(READ_LIMIT)), tasks }
     }
 
-    /// The entry under a key, fresh or not. Blocks for a disk read, and no longer than a quarter of a second: what takes
-    /// longer is not found, and counted.
-    pub fn get(&self, key: &CacheKey) -> Option<Found> {
-        if !self.shared.is_on() {
-            return None;
+    /// Whether it answers.
+    pub fn is_on(&self) -> bool {
+        self.shared.is_on()
+    }
+
+    /// The entries under keys, in their order, fresh or not. What takes longer to read than two seconds is not found, and
+    /// counted.
+    pub async fn get(&self, keys: &[CacheKey]) -> Vec<Option<Found>> {
+        let mut found = Vec::with_capacity(keys.len());
+        for piece in keys.chunks(KEYS_AT_ONCE) {
+            let end = found.len() + piece.len();
+            if self.is_on() {
+                found.extend(self.read(piece.to_vec()).await);
+            }
+            found.resize_with(end, || None);
         }
-        let (shared, key) = (self.shared.clone(), *key);
-        let read = self.readers.run(move || shared.read(&key));
-        read.unwrap_or_else(|| {
+        found
+    }
+
+    async fn read(&self, keys: Vec<CacheKey>) -> Vec<Option<Found>> {
+        let shared = self.shared.clone();
+        let read = move || keys.iter().map(|key| shared.read(key)).collect::<Vec<_>>();
+        self.readers.run(read).await.unwrap_or_else(|| {
             self.shared.metrics.late_reads.inc();
-            None
+            Vec::new()
         })
     }
 

@@ -4,18 +4,25 @@
 use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, mpsc::sync_channel},
+    sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
 };
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use tokio::{sync::oneshot, time::timeout};
 
 /// Reads at once, at most. Each takes microseconds, unless the disk hangs.
 const MOST_READERS: usize = 4;
 /// The time that a read may take, with the wait for a reader. Far above what a disk that works takes, even where the cores
 /// are busy: computing anew costs them more than waiting.
 pub(super) const READ_LIMIT: Duration = Duration::from_secs(2);
+
+/// A read that nobody waits for any more when this is dropped.
+struct GivenUp<'a> {
+    readers: &'a Readers,
+    number: u64,
+}
 
 /// The readers of one store. Dropping them tells them to end, without a wait.
 pub(super) struct Readers {
@@ -58,29 +65,36 @@ impl Readers {
     }
 
     /// What `read` gives on a reader's thread; `None` when it does not within the limit, or when no reader is left.
-    pub(super) fn run<T: Send + 'static>(
+    pub(super) async fn run<T: Send + 'static>(
         &self,
         read: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        self.run_within(self.limit, read)
+        self.run_within(self.limit, read).await
     }
 
-    fn run_within<T: Send + 'static>(
+    async fn run_within<T: Send + 'static>(
         &self,
         limit: Duration,
         read: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        let (sender, answer) = sync_channel(1);
+        let (sender, mut answer) = oneshot::channel();
         let read = move || {
-            // The receiver is gone when the limit has passed.
+            // The receiver is gone when the limit has passed, or with its caller.
             let _ = sender.send(read());
         };
-        let number = self.enqueue(Box::new(read))?;
-        answer.recv_timeout(limit).ok().or_else(|| {
-            self.give_up(number);
-            // It may have come in between.
-            answer.try_recv().ok()
-        })
+        let wait = GivenUp { readers: self, number: self.enqueue(Box::new(read))? };
+        match timeout(limit, &mut answer).await {
+            Ok(read) => {
+                // It is over, whatever came of it.
+                std::mem::forget(wait);
+                read.ok()
+            }
+            Err(_) => {
+                drop(wait);
+                // It may have come in between.
+                answer.try_recv().ok()
+            }
+        }
     }
 
     /// Ends the threads. Blocks until they have, but no longer than one read may take: one that hangs is left behind.
@@ -135,6 +149,12 @@ impl Readers {
     }
 }
 
+impl Drop for GivenUp<'_> {
+    fn drop(&mut self) {
+        self.readers.give_up(self.number);
+    }
+}
+
 impl Drop for Readers {
     fn drop(&mut self) {
         self.shared.tell_to_end(&mut self.shared.state.lock());
@@ -179,9 +199,25 @@ pub(super) mod tests {
     use std::sync::mpsc::{Sender, channel};
 
     use super::*;
+    use crate::cache::block_on::block_on;
 
     const LONG: Duration = Duration::from_secs(20);
     const SHORT: Duration = Duration::from_millis(10);
+
+    fn run<T: Send + 'static>(
+        readers: &Readers,
+        read: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        block_on(readers.run(read))
+    }
+
+    fn run_within<T: Send + 'static>(
+        readers: &Readers,
+        limit: Duration,
+        read: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        block_on(readers.run_within(limit, read))
+    }
 
     /// Makes every reader hang until what it gives is dropped.
     pub(in super::super) fn all_hang(readers: &Readers) -> Vec<Sender<()>> {
@@ -189,7 +225,7 @@ pub(super) mod tests {
         // On a busy machine a read may be given up before it began.
         while readers.shared.state.lock().late.len() < MOST_READERS {
             let (release, held) = channel::<()>();
-            assert_eq!(readers.run(move || held.recv().is_ok()), None);
+            assert_eq!(run(readers, move || held.recv().is_ok()), None);
             hanging.push(release);
         }
         hanging
@@ -198,19 +234,19 @@ pub(super) mod tests {
     #[test]
     fn a_read_gives_what_it_found() {
         let readers = Readers::new(LONG);
-        assert_eq!((0..100).map(|n| readers.run(move || n)).sum::<Option<i32>>(), Some(4950));
+        assert_eq!((0..100).map(|n| run(&readers, move || n)).sum::<Option<i32>>(), Some(4950));
         assert!(readers.shared.state.lock().alive <= MOST_READERS);
         readers.close();
         assert_eq!(readers.shared.state.lock().alive, 0);
-        assert_eq!(readers.run(|| 1), None);
+        assert_eq!(run(&readers, || 1), None);
     }
 
     #[test]
     fn a_read_that_hangs_is_given_up_and_the_next_is_answered() {
         let readers = Readers::new(LONG);
         let (release, held) = channel::<()>();
-        assert_eq!(readers.run_within(SHORT, move || held.recv().is_ok()), None);
-        assert_eq!(readers.run(|| 7), Some(7));
+        assert_eq!(run_within(&readers, SHORT, move || held.recv().is_ok()), None);
+        assert_eq!(run(&readers, || 7), Some(7));
         drop(release);
     }
 
@@ -219,7 +255,7 @@ pub(super) mod tests {
         let readers = Readers::new(SHORT);
         let held = all_hang(&readers);
         let (begun, is_begun) = channel();
-        assert_eq!(readers.run_within(LONG, move || begun.send(())), None);
+        assert_eq!(run_within(&readers, LONG, move || begun.send(())), None);
         // It was dropped, not put behind those that hang.
         assert!(is_begun.recv().is_err());
         assert_eq!(readers.shared.state.lock().alive, MOST_READERS);
@@ -227,7 +263,7 @@ pub(super) mod tests {
         let mut answer = None;
         while answer.is_none() {
             thread::yield_now();
-            answer = readers.run_within(LONG, || 7);
+            answer = run_within(&readers, LONG, || 7);
         }
         assert_eq!(answer, Some(7));
     }
@@ -244,12 +280,12 @@ pub(super) mod tests {
                     begun.send(()).unwrap();
                     hold.recv().is_ok()
                 };
-                scope.spawn(|| readers.run_within(LONG, read));
+                scope.spawn(|| run_within(&readers, LONG, read));
                 is_begun.recv().unwrap();
                 held.push(release);
             }
             let (begun, is_begun) = channel();
-            assert_eq!(readers.run(move || begun.send(())), None);
+            assert_eq!(run(&readers, move || begun.send(())), None);
             assert!(is_begun.recv().is_err());
             held.clear();
         });
@@ -260,9 +296,9 @@ pub(super) mod tests {
     fn a_read_that_panics_is_a_miss_and_the_readers_go_on() {
         let readers = Readers::new(LONG);
         for _ in 0..MOST_READERS * 2 {
-            assert_eq!(readers.run::<()>(|| panic!("on purpose")), None);
+            assert_eq!(run::<()>(&readers, || panic!("on purpose")), None);
         }
-        assert_eq!(readers.run(|| 7), Some(7));
+        assert_eq!(run(&readers, || 7), Some(7));
     }
 
     #[test]

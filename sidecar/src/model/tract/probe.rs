@@ -94,8 +94,8 @@ fn try_row(
     wanted: &Wanted<'_>,
     refuse: impl Fn(String) -> Refusal,
 ) -> Result<bool, Refusal> {
-    let row = Row { ids: ids.to_vec(), truncated: false };
-    match shared.run(std::slice::from_ref(&row)) {
+    let row = Row::of_tokens(ids.to_vec());
+    match shared.run(&[&row]) {
         Ok(vectors) => Ok(vectors.iter().all(|vector| match vector {
             Ok(_) => true,
             Err(error) => error.kind != ErrorKind::NotFinite,

@@ -49,15 +49,15 @@ pub(super) enum RunError {
 
 impl Shared {
     /// The vectors of `rows`, in their order.
-    pub(super) fn run(&self, rows: &[Row]) -> Result<Vec<Result<Embedding, Error>>, RunError> {
-        let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
+    pub(super) fn run(&self, rows: &[&Row]) -> Result<Vec<Result<Embedding, Error>>, RunError> {
+        let lengths: Vec<usize> = rows.iter().map(|row| row.tokens().len()).collect();
         let mut vectors: Vec<Option<Result<Embedding, Error>>> = vec![None; rows.len()];
         for cut in self.shapes.cuts(&lengths) {
             let values = self.run_cut(rows, &cut)?;
             let size = values.len() / cut.batch;
             for (place, &row) in cut.rows.iter().enumerate() {
                 let values = &values[place * size..][..size];
-                vectors[row] = Some(self.finish(values, &rows[row]));
+                vectors[row] = Some(self.finish(values, rows[row]));
             }
         }
         // Every row is in one cut.
@@ -65,14 +65,15 @@ impl Shared {
     }
 
     fn finish(&self, values: &[f32], row: &Row) -> Result<Embedding, Error> {
-        let output = RowOutput { values, dimensions: self.dimensions, tokens: row.ids.len() };
+        let length = row.tokens().len();
+        let output = RowOutput { values, dimensions: self.dimensions, tokens: length };
         let vector = finish(output, self.pooling, self.normalization)?;
-        let tokens = u32::try_from(row.ids.len()).unwrap_or(u32::MAX);
+        let tokens = u32::try_from(length).unwrap_or(u32::MAX);
         Ok(Embedding { vector, tokens, truncated: row.truncated })
     }
 
     /// The values of every row of a run.
-    fn run_cut(&self, rows: &[Row], cut: &Cut) -> Result<Vec<f32>, RunError> {
+    fn run_cut(&self, rows: &[&Row], cut: &Cut) -> Result<Vec<f32>, RunError> {
         let plan = self.program.plan((cut.batch, cut.sequence)).map_err(RunError::Runtime)?;
         let ran = contained(|| {
             let inputs: TractResult<TVec<TValue>> =
@@ -105,11 +106,11 @@ impl Shared {
         }
     }
 
-    fn tensor(&self, slot: Slot, rows: &[Row], cut: &Cut) -> TractResult<TValue> {
+    fn tensor(&self, slot: Slot, rows: &[&Row], cut: &Cut) -> TractResult<TValue> {
         let padding = if slot.role == Role::Ids { i64::from(self.pad_id) } else { 0 };
         let mut values = vec![padding; cut.batch * cut.sequence];
         for (place, positions) in values.chunks_exact_mut(cut.sequence).enumerate() {
-            let ids = cut.rows.get(place).map_or(&[][..], |&row| &rows[row].ids);
+            let ids = cut.rows.get(place).map_or(&[][..], |&row| rows[row].tokens());
             match slot.role {
                 Role::Ids => {
                     for (position, id) in positions.iter_mut().zip(ids) {

@@ -99,7 +99,7 @@ async fn models(dir: &Path) -> [std::path::PathBuf; 2] {
 fn look(opened: &Opened, what: &str) -> u64 {
     let mut found = 0;
     for number in 0..ENTRIES {
-        if let Some(hit) = opened.store.get(&key(number)) {
+        if let Some(hit) = look(&opened.store, number) {
             assert_eq!(hit.entry, entry(number, 5, DIMENSIONS), "{what}");
             found += 1;
         }

@@ -1,0 +1,282 @@
+//! What becomes of the flights that a call leads: a task of their own, which goes on when the call has gone.
+//!
+//! ```text
+//! join or fill ─► launch ─┬─ disk tier, where there may be something ── found: land
+//!                         └─ prepare, on the CPU pool, a class at a time ─► queue ─► compute ─► fill the cache ─► land
+//! ```
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    Call, Terms,
+    miss::{Miss, Waiting, error},
+};
+use crate::{
+    batch::{Claim, Full, Job, Outcome, Place},
+    cache::{Cache, Hit, Operation},
+    cpu_pool::CpuPool,
+    flight::{Interest, Joined, Landed, Lead, Origin, Stages, Take},
+    input::{Class, Input},
+    metrics::{ModelMetrics, Stage},
+    served::Runtime,
+};
+
+/// Inputs that are prepared in one go, so that many share the cores and a large call lets small ones between.
+const PIECE: usize = 16;
+
+/// Where a flight looks before it computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// On disk.
+    OnDisk,
+    /// It was looked everywhere, or nothing that is there would do.
+    Nowhere,
+}
+
+/// A flight that is led, and what it needs.
+struct Led {
+    lead: Lead,
+    place: Place,
+    input: Input,
+    disk: Duration,
+}
+
+/// What all flights of a call share.
+#[derive(Clone)]
+struct Course {
+    pool: CpuPool,
+    runtime: Arc<Runtime>,
+    prefix: Arc<str>,
+    metrics: ModelMetrics,
+    terms: Terms,
+}
+
+/// A row in the queue.
+struct RowClaim {
+    lead: Lead,
+    cache: Arc<Cache>,
+    stages: Stages,
+}
+
+/// Joins or leads a flight for each miss. What finds no place in the queue is given back.
+pub(super) fn join(
+    pool: &CpuPool,
+    call: &Call<'_>,
+    misses: Vec<Miss>,
+) -> (Vec<Waiting>, Vec<(usize, Full)>) {
+    let operation = Arc::new(call.runtime.cache.begin());
+    let interest = call.terms.interest();
+    let (mut waiting, mut refused) = (Vec::with_capacity(misses.len()), Vec::new());
+    let mut led = Vec::new();
+    for miss in misses {
+        let index = miss.index;
+        match board(call.runtime, (interest, call.began, &operation), miss.key, miss.input) {
+            Ok((seat, lead)) => {
+                waiting.push(Waiting { index, seat, leads: lead.is_some() });
+                led.extend(lead);
+            }
+            Err(full) => refused.push((index, full)),
+        }
+    }
+    let look = if call.terms.looks_up { Look::OnDisk } else { Look::Nowhere };
+    launch(Course::of(pool, call), led, look);
+    (waiting, refused)
+}
+
+/// Has items computed that nobody waits for, where there is room: a fill that is not made is made at the next miss.
+pub(super) fn fill(pool: &CpuPool, call: &Call<'_>, misses: Vec<Miss>, look: Look) {
+    let operation = Arc::new(call.runtime.cache.begin());
+    let interest = call.terms.fill();
+    let mut led = Vec::new();
+    for miss in misses {
+        match board(call.runtime, (interest, call.began, &operation), miss.key, miss.input) {
+            Ok((seat, lead)) => {
+                seat.leave_behind();
+                led.extend(lead);
+            }
+            Err(_) => {
+                call.model.metrics.dropped_fills.inc();
+            }
+        }
+    }
+    launch(Course::of(pool, call), led, look);
+}
+
+/// Joins a flight, or leads one.
+fn board(
+    runtime: &Runtime,
+    (interest, began, operation): (Interest, Instant, &Arc<Operation>),
+    key: crate::key::CacheKey,
+    input: Input,
+) -> Result<(crate::flight::Seat, Option<Led>), Full> {
+    let counts = |flown: &Operation| runtime.cache.counts(flown, &key);
+    let reserve = || runtime.batcher.reserve(interest.class, input.size());
+    let (joined, place) = runtime.flights.join(key, (interest, began, operation), counts, reserve)?;
+    Ok(match (joined, place) {
+        (Joined::Leads(seat, lead), Some(place)) => {
+            (seat, Some(Led { lead, place, input, disk: Duration::ZERO }))
+        }
+        // A lead without a place is no lead: it lands as lost when it is dropped here.
+        (Joined::Follows(seat) | Joined::Leads(seat, _), _) => (seat, None),
+    })
+}
+
+/// Sets flights on their way.
+fn launch(course: Course, led: Vec<Led>, look: Look) {
+    if led.is_empty() {
+        return;
+    }
+    if look == Look::OnDisk && course.runtime.cache.has_disk() {
+        // It ends by itself: each of its steps is bounded in time.
+        tokio::spawn(async move {
+            let led = course.look_on_disk(led).await;
+            course.prepare(led);
+        });
+    } else {
+        course.prepare(led);
+    }
+}
+
+// === impl Course ===
+
+impl Course {
+    fn of(pool: &CpuPool, call: &Call<'_>) -> Self {
+        Course {
+            pool: pool.clone(),
+            runtime: Arc::clone(call.runtime),
+            prefix: call.prefix.into(),
+            metrics: call.model.metrics.clone(),
+            terms: call.terms,
+        }
+    }
+
+    /// Lands what is on disk, and gives what is to be computed.
+    async fn look_on_disk(&self, led: Vec<Led>) -> Vec<Led> {
+        let started = Instant::now();
+        let keys: Vec<_> = led.iter().map(|led| *led.lead.key()).collect();
+        let Some(first) = led.first() else { return led };
+        let operation = Arc::clone(first.lead.operation());
+        let found = self.runtime.cache.lookup_disk(&operation, &keys).await;
+        let disk = started.elapsed();
+        self.metrics.stage(Stage::Disk, disk.as_secs_f64());
+        let mut missing = Vec::new();
+        for (led, hit) in led.into_iter().zip(found) {
+            match hit.filter(|hit| self.terms.takes(hit.age_ms)) {
+                Some(hit) => missing.extend(self.land_found(led, hit, disk)),
+                None => missing.push(Led { disk, ..led }),
+            }
+        }
+        missing
+    }
+
+    /// Lands what was found; what is stale is computed anew by a flight behind it, if there is none already.
+    fn land_found(&self, led: Led, Hit { entry, age_ms, is_stale }: Hit, disk: Duration) -> Option<Led> {
+        let Led { lead, place, input, .. } = led;
+        let (key, stages) = (*lead.key(), Stages { disk, ..Stages::default() });
+        let origin = Origin::Disk { age_ms, is_stale };
+        lead.land(Ok(Landed { entry, origin, stages }));
+        drop(place);
+        if !is_stale || !self.terms.refreshes() {
+            return None;
+        }
+        let interest = self.terms.fill();
+        let operation = Arc::new(self.runtime.cache.begin());
+        let boarded = board(&self.runtime, (interest, Instant::now(), &operation), key, input);
+        let Ok((seat, led)) = boarded else {
+            self.metrics.dropped_fills.inc();
+            return None;
+        };
+        seat.leave_behind();
+        led
+    }
+
+    /// Prepares inputs on the pool, those first that somebody waits for.
+    fn prepare(&self, led: Vec<Led>) {
+        let mut by_class = [Vec::new(), Vec::new()];
+        for led in led {
+            led.lead.computes();
+            if let Some(class) = self.wanted(&led.lead) {
+                by_class[class as usize].push(led);
+            }
+        }
+        for (class, mut led) in Class::ALL.into_iter().zip(by_class) {
+            while !led.is_empty() {
+                let rest = led.split_off(led.len().min(PIECE));
+                self.hand_over(class, led);
+                led = rest;
+            }
+        }
+    }
+
+    fn hand_over(&self, class: Class, led: Vec<Led>) {
+        for led in &led {
+            led.lead.set_class(class);
+        }
+        match self.pool.admit(class) {
+            Ok(admission) => {
+                let course = self.clone();
+                admission.hand_over(move || led.into_iter().for_each(|led| course.queue(led)));
+            }
+            Err(error) => led.into_iter().for_each(|led| led.lead.land(Err(error.clone()))),
+        }
+    }
+
+    /// Prepares one input and queues it.
+    fn queue(&self, led: Led) {
+        let Led { lead, place, input, disk } = led;
+        if self.wanted(&lead).is_none() {
+            return;
+        }
+        let begun = Instant::now();
+        let row = match self.runtime.preparer.prepare(&self.prefix, &input) {
+            Ok(row) => row,
+            Err(error) => return lead.land(Err(error)),
+        };
+        let preprocess = begun.elapsed();
+        self.metrics.stage(Stage::Preprocess, preprocess.as_secs_f64());
+        let stages = Stages { disk, preprocess, ..Stages::default() };
+        let claim = Box::new(RowClaim { lead, cache: Arc::clone(&self.runtime.cache), stages });
+        if let Err((full, job)) = self.runtime.batcher.submit(place, Job { row, claim }) {
+            let (queued, ran) = (Duration::ZERO, Duration::ZERO);
+            job.claim.complete(Outcome { result: Err(error(full)), queued, ran });
+        }
+    }
+
+    /// The class in which a flight is wanted; one that nobody wants has ended.
+    fn wanted(&self, lead: &Lead) -> Option<Class> {
+        let wanted = lead.wanted();
+        if wanted.is_none() {
+            self.metrics.cancelled.inc();
+        }
+        wanted
+    }
+}
+
+// === impl RowClaim ===
+
+impl Claim for RowClaim {
+    fn take(&self, class: Class) -> Take {
+        self.lead.take(class)
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.lead.wanted().is_some()
+    }
+
+    fn complete(self: Box<Self>, outcome: Outcome) {
+        let RowClaim { lead, cache, stages } = *self;
+        let Outcome { result, queued, ran } = outcome;
+        let landing = result.map(|embedding| {
+            let operation = lead.operation();
+            let entry = operation.entry(&embedding);
+            if lead.is_stored() {
+                cache.fill(operation, *lead.key(), entry.clone());
+            }
+            let stages = Stages { queue: queued, inference: ran, ..stages };
+            Landed { entry, origin: Origin::Computed, stages }
+        });
+        lead.land(landing);
+    }
+}

@@ -1,0 +1,400 @@
+//! Flights: the one computation under way for a key, with everybody who is interested in it.
+//!
+//! ```text
+//! join ─┬─ a flight that is young enough, and that nobody of a lower class leads ── follow
+//!       └─ else lead: the new flight takes over whoever follows an older one that was not begun
+//! lead ── aboard ── take: begun, unless nobody is interested any more ── land: everybody is told
+//! ```
+//! A follower is interested as long as it holds its [`Seat`]; a fill is interested to the end. The [`Lead`] is the duty to
+//! land: whoever drops it without doing so tells everybody that the computation was lost.
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{sync::oneshot, time::Instant};
+
+use crate::{
+    cache::{Operation, entry::Entry},
+    error::{Error, ErrorKind},
+    input::Class,
+    key::CacheKey,
+};
+
+/// The flights of one model.
+#[derive(Default)]
+pub struct Flights {
+    by_key: Mutex<HashMap<CacheKey, Arc<Flight>>>,
+}
+
+/// What somebody asks of a flight.
+#[derive(Clone, Copy, Debug)]
+pub struct Interest {
+    /// The flight must not have begun before.
+    pub floor: Option<Instant>,
+    /// Whether nothing but a computation will do: an entry found on disk may be too old.
+    pub is_strict: bool,
+    /// Whether it is waited for.
+    pub class: Class,
+    /// Whether what it computes is to be kept.
+    pub store: bool,
+}
+
+/// What became of joining.
+pub enum Joined {
+    /// Another leads.
+    Follows(Seat),
+    /// The caller leads.
+    Leads(Seat, Lead),
+}
+
+/// A follower's place, given up when it is dropped.
+pub struct Seat {
+    landing: oneshot::Receiver<Landing>,
+    flight: Arc<Flight>,
+}
+
+/// The duty to land a flight.
+pub struct Lead(Arc<Flight>);
+
+/// How a flight ended.
+pub type Landing = Result<Landed, Error>;
+
+/// What a flight brought.
+#[derive(Clone, Debug)]
+pub struct Landed {
+    /// The vector, and how it came to be.
+    pub entry: Entry,
+    /// Where it came from.
+    pub origin: Origin,
+    /// How long it took.
+    pub stages: Stages,
+}
+
+/// Where a flight found its vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The model gave it.
+    Computed,
+    /// It was on disk.
+    Disk {
+        /// Milliseconds since its computation began.
+        age_ms: u64,
+        /// Whether it is past its time to live, and computed anew.
+        is_stale: bool,
+    },
+}
+
+/// How long the parts of a flight took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stages {
+    /// The disk tier.
+    pub disk: Duration,
+    /// Preparing the input.
+    pub preprocess: Duration,
+    /// Waiting for a worker.
+    pub queue: Duration,
+    /// The model's run.
+    pub inference: Duration,
+}
+
+/// Whether a flight is to be begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Take {
+    /// It is begun.
+    Begin,
+    /// Nobody waits for it any more; it is wanted later.
+    Later,
+    /// Nobody wants it; it has ended.
+    Drop,
+}
+
+/// A computation under way.
+struct Flight {
+    key: CacheKey,
+    began: Instant,
+    operation: Arc<Operation>,
+    home: Weak<Flights>,
+    state: Mutex<State>,
+}
+
+struct State {
+    phase: Phase,
+    /// Whether it computes, whatever is on disk.
+    computes: bool,
+    /// The class that it is led in.
+    class: Class,
+    followers: Vec<Follower>,
+    /// Whether it is wanted although nobody waits.
+    is_fill: bool,
+    store: bool,
+}
+
+struct Follower {
+    landing: oneshot::Sender<Landing>,
+    class: Class,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// On its way to a worker.
+    Aboard,
+    /// Being computed.
+    Begun,
+    /// Over.
+    Ended,
+}
+
+// === impl Flights ===
+
+impl Flights {
+    /// Joins the flight of a key, or leads a new one.
+    ///
+    /// `operation` is when the caller's own flight would begin; `counts` tells whether what a flight of that operation
+    /// brings counts for the key, so that nobody follows one that an invalidation has overtaken. `reserve` takes what a
+    /// lead needs; when there is none of it, an older flight is followed if need be.
+    ///
+    /// # Errors
+    /// `reserve` has failed, and there is no flight to follow.
+    pub fn join<T, E>(
+        self: &Arc<Self>,
+        key: CacheKey,
+        (interest, began, operation): (Interest, Instant, &Arc<Operation>),
+        counts: impl FnOnce(&Operation) -> bool,
+        reserve: impl FnOnce() -> Result<T, E>,
+    ) -> Result<(Joined, Option<T>), E> {
+        let mut by_key = self.by_key.lock();
+        let older = by_key.get(&key).cloned();
+        let suits = older.as_ref().is_some_and(|older| older.suits(interest) && counts(&older.operation));
+        if suits
+            && let Some(older) = &older
+            && let Some(seat) = older.follow(interest, false)
+        {
+            return Ok((Joined::Follows(seat), None));
+        }
+        let reserved = match reserve() {
+            Ok(reserved) => reserved,
+            Err(error) => {
+                let seat = older.filter(|_| suits).and_then(|older| older.follow(interest, true));
+                return seat.map(|seat| (Joined::Follows(seat), None)).ok_or(error);
+            }
+        };
+        let flight = Arc::new(Flight {
+            key,
+            began,
+            operation: Arc::clone(operation),
+            home: Arc::downgrade(self),
+            state: Mutex::new(State {
+                phase: Phase::Aboard,
+                computes: false,
+                class: interest.class,
+                followers: Vec::new(),
+                is_fill: false,
+                store: interest.store,
+            }),
+        });
+        if let Some(older) = older {
+            flight.take_over(&older);
+        }
+        let seat = flight.seat(interest.class);
+        by_key.insert(key, Arc::clone(&flight));
+        Ok((Joined::Leads(seat, Lead(flight)), Some(reserved)))
+    }
+
+    /// The number of flights that can be joined.
+    pub fn len(&self) -> usize {
+        self.by_key.lock().len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+// === impl Seat ===
+
+impl Seat {
+    /// Waits for the landing. May be cancelled and called again.
+    pub async fn landing(&mut self) -> Landing {
+        (&mut self.landing).await.unwrap_or_else(|_| Err(lost()))
+    }
+
+    /// The landing, when there was one; else the flight goes on, although nobody waits for it any more.
+    pub fn leave_behind(mut self) -> Option<Landing> {
+        // Before the seat is given up: a flight that nobody wants is not begun.
+        self.flight.state.lock().is_fill = true;
+        self.landing.try_recv().ok()
+    }
+
+    /// When the flight's computation began, in milliseconds since 1970.
+    pub fn created_ms(&self) -> u64 {
+        self.flight.operation.created_ms()
+    }
+}
+
+// === impl Lead ===
+
+impl Lead {
+    /// Its key.
+    pub fn key(&self) -> &CacheKey {
+        &self.0.key
+    }
+
+    /// When it began.
+    pub fn operation(&self) -> &Arc<Operation> {
+        &self.0.operation
+    }
+
+    /// The class in which it is wanted now; `None`: nobody wants it, and it has ended.
+    pub fn wanted(&self) -> Option<Class> {
+        let mut state = self.0.state.lock();
+        if state.phase == Phase::Ended {
+            return None;
+        }
+        let wanted = state.wanted();
+        if wanted.is_none() {
+            // Whoever comes now must lead: this flight is not begun any more.
+            state.phase = Phase::Ended;
+            drop(state);
+            self.0.go();
+        }
+        wanted
+    }
+
+    /// It was looked for elsewhere; from now on it can only be computed.
+    pub fn computes(&self) {
+        self.0.state.lock().computes = true;
+    }
+
+    /// Goes on in another class. From then on, whoever waits leads a flight of its own and takes this one's followers.
+    pub fn set_class(&self, class: Class) {
+        self.0.state.lock().class = class;
+    }
+
+    /// Begins the computation in a class, if anybody wants it.
+    pub fn take(&self, class: Class) -> Take {
+        let Some(wanted) = self.wanted() else { return Take::Drop };
+        let mut state = self.0.state.lock();
+        if state.phase == Phase::Ended {
+            // Taken over since.
+            Take::Drop
+        } else if wanted == Class::Background && class == Class::Waiting {
+            state.class = Class::Background;
+            Take::Later
+        } else {
+            state.phase = Phase::Begun;
+            Take::Begin
+        }
+    }
+
+    /// Whether anybody wants what it brings to be kept.
+    pub fn is_stored(&self) -> bool {
+        self.0.state.lock().store
+    }
+
+    /// Tells everybody how it ended.
+    pub fn land(self, landing: Landing) {
+        self.0.land(landing);
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        if self.0.state.lock().phase != Phase::Ended {
+            self.0.land(Err(lost()));
+        }
+    }
+}
+
+// === impl Flight ===
+
+impl Flight {
+    /// Whether it is young enough.
+    fn suits(&self, interest: Interest) -> bool {
+        interest.floor.is_none_or(|floor| self.began >= floor)
+    }
+
+    /// A seat in it, unless it has ended. Who waits does not follow what is led behind and was not begun, except where
+    /// there is no other way.
+    fn follow(self: &Arc<Self>, interest: Interest, whatever_class: bool) -> Option<Seat> {
+        let mut state = self.state.lock();
+        let goes = state.phase == Phase::Begun || whatever_class || state.class <= interest.class;
+        if state.phase == Phase::Ended || !goes || interest.is_strict && !state.computes {
+            return None;
+        }
+        state.store |= interest.store;
+        Some(state.seat(self, interest.class))
+    }
+
+    fn seat(self: &Arc<Self>, class: Class) -> Seat {
+        self.state.lock().seat(self, class)
+    }
+
+    /// Takes the followers of an older flight that was not begun, which ends it: what this one brings is younger, and so
+    /// serves them too.
+    fn take_over(&self, older: &Flight) {
+        let mut theirs = older.state.lock();
+        if theirs.phase != Phase::Aboard {
+            return;
+        }
+        theirs.phase = Phase::Ended;
+        let mut ours = self.state.lock();
+        ours.followers.append(&mut theirs.followers);
+        ours.is_fill |= theirs.is_fill;
+        ours.store |= theirs.store;
+    }
+
+    fn land(&self, landing: Landing) {
+        let mut state = self.state.lock();
+        if state.phase == Phase::Ended {
+            return;
+        }
+        state.phase = Phase::Ended;
+        let followers = std::mem::take(&mut state.followers);
+        drop(state);
+        self.go();
+        for follower in followers {
+            // Some have left.
+            let _ = follower.landing.send(landing.clone());
+        }
+    }
+
+    /// Nobody can join it any more.
+    fn go(&self) {
+        let Some(home) = self.home.upgrade() else { return };
+        let mut by_key = home.by_key.lock();
+        if by_key.get(&self.key).is_some_and(|flight| std::ptr::eq(&**flight, self)) {
+            by_key.remove(&self.key);
+        }
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn seat(&mut self, flight: &Arc<Flight>, class: Class) -> Seat {
+        let (landing, receiver) = oneshot::channel();
+        self.followers.push(Follower { landing, class });
+        Seat { landing: receiver, flight: Arc::clone(flight) }
+    }
+
+    /// The highest class of those who are still interested.
+    fn wanted(&self) -> Option<Class> {
+        let present = self.followers.iter().filter(|follower| !follower.landing.is_closed());
+        let fill = self.is_fill.then_some(Class::Background);
+        present.map(|follower| follower.class).chain(fill).min()
+    }
+}
+
+// === free functions ===
+
+fn lost() -> Error {
+    Error::new(ErrorKind::WorkerLost, "the computation of the item was lost")
+}

@@ -1,0 +1,61 @@
+//! What becomes of an input before it is computed.
+
+use super::{
+    engine::{Row, RowData},
+    tokenizer::Tokenizer,
+};
+use crate::{
+    error::{Error, ErrorKind},
+    input::Input,
+};
+
+/// Makes rows of inputs. It is shared between threads.
+#[derive(Debug)]
+pub enum Preparer {
+    /// Text becomes tokens.
+    Text(Tokenizer),
+    /// A tensor is read as it is.
+    Tensor {
+        /// Bytes of one.
+        bytes: usize,
+    },
+}
+
+// === impl Preparer ===
+
+impl Preparer {
+    /// The row of an input; `prefix` is put before texts.
+    ///
+    /// # Errors
+    /// The tokenizer cannot read the text, or the input is of a kind that the model does not take.
+    pub fn prepare(&self, prefix: &str, input: &Input) -> Result<Row, Error> {
+        match (self, input) {
+            (Preparer::Text(tokenizer), Input::Text(text)) => tokenizer.encode(prefix, text.as_str()),
+            (Preparer::Tensor { .. }, Input::Tensor(tensor)) => {
+                Ok(Row { data: RowData::Tensor(tensor.as_bytes().clone()), truncated: false })
+            }
+            _ => Err(Error::new(ErrorKind::ItemKind, "the model takes another kind of input")),
+        }
+    }
+
+    /// A row of so many tokens, to try a model with; a tensor has one length.
+    pub fn sample(&self, length: u32) -> Row {
+        match self {
+            Preparer::Text(tokenizer) => {
+                let ids = tokenizer.facts().sample.iter().copied();
+                Row::of_tokens(ids.cycle().take(length.max(1) as usize).collect())
+            }
+            Preparer::Tensor { bytes } => {
+                Row { data: RowData::Tensor(vec![0; *bytes].into()), truncated: false }
+            }
+        }
+    }
+
+    /// The length of the longest row that it makes.
+    pub fn longest(&self) -> u32 {
+        match self {
+            Preparer::Text(tokenizer) => tokenizer.max_tokens(),
+            Preparer::Tensor { .. } => 1,
+        }
+    }
+}
