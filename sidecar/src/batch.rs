@@ -21,8 +21,8 @@ use tokio::time::Instant;
 use costs::Costs;
 use queue::Queue;
 pub use queue::{Full, Place};
-pub use worker::give_way;
 use worker::Workers;
+pub use worker::give_way;
 
 use crate::{
     embedding::Embedding,
@@ -80,7 +80,8 @@ struct Waiting {
     job: Job,
     cost: u64,
     since: Instant,
-    place: Place,
+    /// Given back when it is dropped.
+    _place: Place,
 }
 
 /// What a batcher is made for.

@@ -191,7 +191,8 @@ impl Cache {
     /// Whether what an operation brings for a key counts, as far as is known.
     pub fn counts(&self, operation: &Operation, key: &CacheKey) -> bool {
         let Standing { epoch, invalidated_before_ms } = self.memory.rules.standing(key);
-        let is_overtaken = invalidated_before_ms.is_some_and(|before| before >= operation.created_ms);
+        let is_overtaken =
+            invalidated_before_ms.is_some_and(|before| before >= operation.created_ms);
         operation.epoch == epoch && !is_overtaken
     }
 

@@ -171,7 +171,8 @@ impl Flights {
     ) -> Result<(Joined, Option<T>), E> {
         let mut by_key = self.by_key.lock();
         let older = by_key.get(&key).cloned();
-        let suits = older.as_ref().is_some_and(|older| older.suits(interest) && counts(&older.operation));
+        let suits =
+            older.as_ref().is_some_and(|older| older.suits(interest) && counts(&older.operation));
         if suits
             && let Some(older) = &older
             && let Some(seat) = older.follow(interest, false)

@@ -136,14 +136,14 @@ async fn every_bad_file_is_told_of() {
     let of = |name: &str| Manifest::tiny(name);
     of("structure").with("/spec/cache/tll", "1h").write(folder.path());
     of("rule").with("/spec/cache/ttl", "0s").write(folder.path());
-    of("late").with("/spec/cache/onMiss", "Fail").write(folder.path());
+    of("late").with("/spec/cache/negativeTTL", "1h").write(folder.path());
     of("good").write(folder.path());
     let ended = serve(folder.path(), &[folder.path()]).await;
     let file = |name: &str| folder.path().join(format!("{name}.yaml")).display().to_string();
     let expected = [
         format!("{}: spec.cache.tll: is not a known field; did you mean ttl?", file("structure")),
         format!(
-            "{}: late: spec.cache.onMiss: Fail is not supported yet; supported: Wait",
+            "{}: late: spec.cache.negativeTTL: is not supported yet; supported: 0s",
             file("late")
         ),
         format!("{}: rule: spec.cache.ttl: \"0s\" must be above 0s", file("rule")),
@@ -267,7 +267,6 @@ async fn a_volume_claim_is_for_clusters_alone() {
 
 #[tokio::test]
 async fn later_parts_of_the_manifest_are_refused_by_name() {
-    let wait = "is not supported yet; supported: Wait";
     let truncate = "is not supported yet; supported: Truncate";
     let zero = "is not supported yet; supported: 0s";
     let leave = "is not supported yet; leave it out";
@@ -277,10 +276,6 @@ async fn later_parts_of_the_manifest_are_refused_by_name() {
     for (pointer, value, sentence) in [
         ("/spec/input/text/overlong", json!("Reject"), format!("Reject {truncate}")),
         ("/spec/input/text/overlong", json!("Chunk"), format!("Chunk {truncate}")),
-        ("/spec/cache/onMiss", json!("Fail"), format!("Fail {wait}")),
-        ("/spec/cache/onMiss", json!("ReturnDefault"), format!("ReturnDefault {wait}")),
-        ("/spec/cache/waitBudget", json!("50ms"), leave.to_owned()),
-        ("/spec/cache/staleWhileRevalidate", json!("1h"), zero.to_owned()),
         ("/spec/cache/negativeTTL", json!("1h"), zero.to_owned()),
         ("/spec/selfTest", self_test, leave.to_owned()),
         ("/spec/endpoint", endpoint, leave.to_owned()),

@@ -4,7 +4,7 @@ use std::fs;
 
 use embark_sidecar::pb::{
     client::{
-        CacheControl, EmbedRequest, EmbedStreamRequest, Item, OnMiss, Priority, Tensor, item::Input,
+        CacheControl, EmbedRequest, EmbedStreamRequest, Item, OnMiss, Tensor, item::Input,
     },
     server,
 };
@@ -164,37 +164,30 @@ async fn when_every_item_fails_with_one_code_the_call_does() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_built_yet_is_refused_by_name() {
     let (_folder, sidecar) = serve().await;
-    let cache = |cache| EmbedRequest { cache: Some(cache), ..request(&["a"]) };
-    let on_miss = |on_miss: OnMiss| EmbedRequest { on_miss: on_miss.into(), ..request(&["a"]) };
-    let second = Some(Duration { seconds: 1, nanos: 0 });
-    let plain = CacheControl::default();
-    let bulk = EmbedRequest { priority: Priority::Bulk.into(), ..request(&["a"]) };
-    for (unsupported, field) in [
-        (on_miss(OnMiss::Default), "on_miss"),
-        (on_miss(OnMiss::Fail), "on_miss"),
-        (EmbedRequest { wait_budget: second, ..request(&["a"]) }, "wait_budget"),
-        (bulk, "priority"),
-        (cache(CacheControl { no_cache: true, ..plain }), "cache.no_cache"),
-        (cache(CacheControl { no_store: true, ..plain }), "cache.no_store"),
-        (cache(CacheControl { only_if_cached: true, ..plain }), "cache.only_if_cached"),
-        (cache(CacheControl { max_age: second, ..plain }), "cache.max_age"),
-    ] {
-        let refused = sidecar.call(unsupported).await.unwrap_err();
-        let metadata = refusal::of_field(&refused, Code::Unimplemented, "UNSUPPORTED", field);
-        assert!(!metadata["value"].is_empty());
-    }
-    // The same fields with the value that is the default.
-    let defaults = EmbedRequest {
-        priority: Priority::Interactive.into(),
-        cache: Some(plain),
-        ..on_miss(OnMiss::Wait)
-    };
-    assert!(sidecar.call(defaults).await.is_ok());
-
     let stream = tokio_stream::once(EmbedStreamRequest { id: 1, request: Some(request(&["a"])) });
     let refused = sidecar.embeddings().await.embed_stream(stream).await.unwrap_err();
     refusal::metadata(&refused, Code::Unimplemented, "UNSUPPORTED");
     assert!(refused.message().contains("EmbedStream"), "{refused}");
+    sidecar.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wishes_that_contradict_each_other_are_refused() {
+    let (_folder, sidecar) = serve().await;
+    let second = |seconds| Some(Duration { seconds, nanos: 0 });
+    let cache = |cache| EmbedRequest { cache: Some(cache), ..request(&["a"]) };
+    let both = CacheControl { no_cache: true, only_if_cached: true, ..CacheControl::default() };
+    let default = OnMiss::Default.into();
+    for (wrong, field) in [
+        (EmbedRequest { on_miss: default, wait_budget: second(1), ..request(&["a"]) }, "on_miss"),
+        (EmbedRequest { wait_budget: second(-1), ..request(&["a"]) }, "wait_budget"),
+        (cache(both), "cache.only_if_cached"),
+        (cache(CacheControl { max_age: second(-1), ..CacheControl::default() }), "cache.max_age"),
+    ] {
+        let refused = sidecar.call(wrong).await.unwrap_err();
+        let metadata = refusal::of_field(&refused, BAD, "MALFORMED", field);
+        assert!(!metadata["value"].is_empty());
+    }
     sidecar.stop().await;
 }
 

@@ -34,11 +34,11 @@ async fn pod_whose_models_cannot_be_served_stays_and_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let wrong = Manifest::tiny("wrong").with("/spec/model/source/sha256", "0".repeat(64));
     mount(folder.path(), "wrong", &contract(&wrong));
-    let unbuilt = Manifest::tiny("unbuilt").with("/spec/cache/onMiss", "Fail");
+    let unbuilt = Manifest::tiny("unbuilt").with("/spec/cache/negativeTTL", "1h");
     mount(folder.path(), "unbuilt", &contract(&unbuilt));
     let sidecar = Sidecar::start_listening(&options(folder.path())).await;
     for (model, field) in
-        [("wrong", "spec.model.source.sha256"), ("unbuilt", "spec.cache.onMiss: Fail is not")]
+        [("wrong", "spec.model.source.sha256"), ("unbuilt", "spec.cache.negativeTTL: is not")]
     {
         until("the model has failed", async || {
             sidecar.model_status(model).await["state"] == "failed"

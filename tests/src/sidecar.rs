@@ -227,6 +227,18 @@ impl Sidecar {
         http_get(&self.admin, path).await
     }
 
+    /// The value of a metric, summed over its series that have all of these labels.
+    pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let (_, text) = self.get("/metrics").await;
+        let values = text.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let is_it = series.split('{').next() == Some(name);
+            let has = |label: &&str| series.contains(*label);
+            (is_it && labels.iter().all(has)).then(|| value.parse::<f64>().ok())?
+        });
+        values.sum()
+    }
+
     /// `/status` of one model.
     pub async fn model_status(&self, name: &str) -> Value {
         let status = self.status().await;

@@ -33,7 +33,12 @@ pub(super) enum Next {
 ///
 /// The lane goes first whose rows have waited longest for what their run takes: short runs are not held up by long ones,
 /// and no lane waits for ever, since its claim grows as it does.
-pub(super) fn next(lanes: &[Lane], costs: &Costs, limits: &Batching, is_last: bool) -> Option<Next> {
+pub(super) fn next(
+    lanes: &[Lane],
+    costs: &Costs,
+    limits: &Batching,
+    is_last: bool,
+) -> Option<Next> {
     let plans = lanes.iter().filter(|lane| !lane.lengths.is_empty()).map(|lane| {
         let rows = rows(&lane.lengths, costs, limits);
         let longest = lane.lengths[..rows].iter().copied().max().unwrap_or(1);
@@ -122,7 +127,9 @@ mod tests {
     #[test]
     fn short_rows_go_before_long_ones_that_came_with_them_and_long_ones_get_their_turn() {
         let (costs, limits) = (costs(0.001, 0.001), limits(32, 8192, 500));
-        let next = |long_ms, short_ms| next(&[lane(128, 4, long_ms), lane(8, 4, short_ms)], &costs, &limits, false);
+        let next = |long_ms, short_ms| {
+            next(&[lane(128, 4, long_ms), lane(8, 4, short_ms)], &costs, &limits, false)
+        };
         assert!(matches!(next(10, 10), Some(Next::Run { bucket: 8, .. })));
         assert!(matches!(next(5_000, 10), Some(Next::Run { bucket: 128, .. })));
     }

@@ -7,7 +7,6 @@ use std::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
-
 };
 
 use embark_crds::contract::{Batching, cost};
@@ -137,7 +136,8 @@ impl Queue {
             let all = taken.saturating_add(other.load(Ordering::Acquire));
             (taken < most && all < self.batching.queue_max_items).then_some(taken + 1)
         };
-        own.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).map_err(|_| Full::Items(most))?;
+        own.fetch_update(Ordering::AcqRel, Ordering::Acquire, more)
+            .map_err(|_| Full::Items(most))?;
         let bytes = bytes as u64;
         let place = Place { taken: Arc::clone(&self.taken), class, bytes };
         let before = self.taken.bytes.fetch_add(bytes, Ordering::AcqRel);
@@ -164,12 +164,13 @@ impl Queue {
         if !fits(&state) {
             state.sweep(&self.metrics);
             if !fits(&state) {
-                let full = Full::Cost(state.cost.iter().sum::<u64>() + cost, share(class, max_cost));
+                let full =
+                    Full::Cost(state.cost.iter().sum::<u64>() + cost, share(class, max_cost));
                 return Err((full, job));
             }
         }
         let lane = if self.mixes_lengths { bucket(length) } else { length };
-        state.push(lane, class, Waiting { job, cost, since: Instant::now(), place });
+        state.push(lane, class, Waiting { job, cost, since: Instant::now(), _place: place });
         self.measure(&state);
         drop(state);
         self.changed.notify_one();
@@ -334,4 +335,3 @@ fn share(class: Class, limit: u64) -> u64 {
         Class::Background => (limit / u64::from(BACKGROUND_SHARE)).max(1),
     }
 }
-

@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
+use tokio::sync::oneshot;
+
 use super::*;
-use crate::{embedding::Vector, error::ErrorKind};
+use crate::{embedding::Vector, error::ErrorKind, model::engine::Threads};
 
 /// Gives the first id of a row as its vector; panics for id 13; waits while the gate is shut.
 #[derive(Clone, Default)]
@@ -18,6 +20,8 @@ struct Gate {
     shut: Mutex<bool>,
     changed: Condvar,
     entered: AtomicUsize,
+    /// The rows of each run.
+    runs: Mutex<Vec<Vec<u32>>>,
 }
 
 impl Gate {
@@ -45,9 +49,18 @@ impl Gate {
 }
 
 impl Engine for Obedient {
-    fn run(&mut self, rows: &[Row]) -> Result<Vec<Result<Embedding, Error>>, Error> {
+    fn run(&mut self, rows: &[&Row], _: Threads) -> Result<Vec<Result<Embedding, Error>>, Error> {
+        // Nothing is measured: without knowledge, all that waits is merged.
+        if rows[0].tokens()[0] == SAMPLE {
+            return Err(Error::new(ErrorKind::Inference, "not to be measured"));
+        }
+        self.gate.runs.lock().push(rows.iter().map(|row| row.tokens()[0]).collect());
         self.gate.pass();
         Ok(rows.iter().map(|row| Ok(embedding(row))).collect())
+    }
+
+    fn mixes_lengths(&self) -> bool {
+        true
     }
 
     fn fork(&self) -> Box<dyn Engine> {
@@ -55,147 +68,270 @@ impl Engine for Obedient {
     }
 }
 
+/// The id of rows that are measured.
+const SAMPLE: u32 = 0;
+
 fn embedding(row: &Row) -> Embedding {
-    assert_ne!(row.ids[0], 13, "on purpose");
+    assert_ne!(row.tokens()[0], 13, "on purpose");
     #[expect(clippy::cast_precision_loss, reason = "ids of the tests are small")]
-    let value = row.ids[0] as f32;
+    let value = row.tokens()[0] as f32;
     Embedding { vector: Vector::from_values(&[value]), tokens: 1, truncated: row.truncated }
+}
+
+/// Wants a row as long as its test does.
+struct Wish {
+    class: Arc<Mutex<Option<Class>>>,
+    reply: oneshot::Sender<Outcome>,
+}
+
+impl Claim for Wish {
+    fn take(&self, class: Class) -> Take {
+        match *self.class.lock() {
+            None => Take::Drop,
+            Some(Class::Background) if class == Class::Waiting => Take::Later,
+            Some(_) => Take::Begin,
+        }
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.class.lock().is_some()
+    }
+
+    fn complete(self: Box<Self>, outcome: Outcome) {
+        let _ = self.reply.send(outcome);
+    }
+}
+
+/// A row that was submitted.
+struct Submitted {
+    wanted: Arc<Mutex<Option<Class>>>,
+    outcome: oneshot::Receiver<Outcome>,
+}
+
+impl Submitted {
+    fn value(self) -> Result<f32, ErrorKind> {
+        let outcome = self.outcome.blocking_recv().expect("answered");
+        let embedding = outcome.result.map_err(|error| error.kind)?;
+        Ok(embedding.vector.values().next().expect("a value"))
+    }
 }
 
 struct Fixture {
     batcher: Batcher,
     gate: Arc<Gate>,
     metrics: ModelMetrics,
-    remembered: Arc<AtomicUsize>,
+}
+
+fn limits(queue_max_items: u32, queue_max_tokens: u32) -> Batching {
+    Batching {
+        max_items: 8,
+        max_tokens: 4096,
+        max_duration: Duration::from_secs(50),
+        max_delay: Duration::ZERO,
+        queue_max_items,
+        queue_max_tokens,
+    }
 }
 
 impl Fixture {
-    fn new(max_items: u32, max_cost: u32) -> Self {
+    fn new(batching: Batching) -> Self {
         let engine = Obedient::default();
         let gate = Arc::clone(&engine.gate);
         let metrics = ModelMetrics::detached();
-        let batching = Batching {
-            max_items: 1,
-            max_tokens: 4096,
-            max_duration: Duration::from_millis(50),
-            max_delay: Duration::ZERO,
-            queue_max_items: max_items,
-            queue_max_tokens: max_cost,
-        };
-        let (engine, count) = (Box::new(engine), NonZeroUsize::MIN);
-        let batcher = Batcher::start(engine, count, &batching, metrics.clone()).unwrap();
-        Fixture { batcher, gate, metrics, remembered: Arc::default() }
+        let config = BatcherConfig { workers: NonZeroUsize::MIN, batching, longest: 256 };
+        let sample = |length: u32| Row::of_tokens(vec![SAMPLE; length as usize]);
+        let batcher = Batcher::start(Box::new(engine), config, sample, metrics.clone()).unwrap();
+        Fixture { batcher, gate, metrics }
     }
 
-    fn job(&self, ids: &[u32]) -> (Job, oneshot::Receiver<Outcome>) {
+    fn job(class: Class, ids: &[u32]) -> (Job, Submitted) {
         let (reply, outcome) = oneshot::channel();
-        let remembered = Arc::clone(&self.remembered);
-        let remember = Box::new(move |_: &Embedding| {
-            remembered.fetch_add(1, Ordering::SeqCst);
-        });
-        (Job { row: Row { ids: ids.to_vec(), truncated: false }, remember, reply }, outcome)
+        let wanted = Arc::new(Mutex::new(Some(class)));
+        let claim = Box::new(Wish { class: Arc::clone(&wanted), reply });
+        (Job { row: Row::of_tokens(ids.to_vec()), claim }, Submitted { wanted, outcome })
     }
 
-    fn submit(&self, ids: &[u32]) -> Result<oneshot::Receiver<Outcome>, Full> {
-        let (job, outcome) = self.job(ids);
-        self.batcher.submit(self.batcher.reserve()?, job)?;
-        Ok(outcome)
+    fn submit_in(&self, class: Class, ids: &[u32]) -> Result<Submitted, Full> {
+        let (job, submitted) = Self::job(class, ids);
+        let place = self.batcher.reserve(class, ids.len())?;
+        self.batcher.submit(place, job).map_err(|(full, _)| full)?;
+        Ok(submitted)
+    }
+
+    fn submit(&self, ids: &[u32]) -> Result<Submitted, Full> {
+        self.submit_in(Class::Waiting, ids)
+    }
+
+    /// Keeps the one worker busy with a row until the gate is open.
+    fn busy(&self) -> Submitted {
+        self.gate.set_shut(true);
+        let running = self.submit(&[1]).unwrap();
+        self.gate.wait_entered(1);
+        running
+    }
+
+    fn runs(&self) -> Vec<Vec<u32>> {
+        self.gate.runs.lock().clone()
     }
 }
 
-fn value(outcome: oneshot::Receiver<Outcome>) -> Result<f32, ErrorKind> {
-    let outcome = outcome.blocking_recv().expect("answered");
-    let embedding = outcome.result.map_err(|error| error.kind)?;
-    Ok(embedding.vector.values().next().expect("a value"))
+fn error(submitted: Result<Submitted, Full>) -> Full {
+    submitted.map(drop).unwrap_err()
 }
 
 #[test]
-fn a_row_is_computed_and_remembered() {
-    let fixture = Fixture::new(4, 1000);
-    assert_eq!(value(fixture.submit(&[7]).unwrap()), Ok(7.0));
-    assert_eq!(fixture.remembered.load(Ordering::SeqCst), 1);
-}
-
-#[test]
-fn no_more_rows_wait_than_may() {
-    let fixture = Fixture::new(2, 1000);
-    fixture.gate.set_shut(true);
-    let running = fixture.submit(&[1]).unwrap();
-    fixture.gate.wait_entered(1);
-    let waiting = [fixture.submit(&[2]).unwrap(), fixture.submit(&[3]).unwrap()];
-    assert_eq!(fixture.submit(&[4]).unwrap_err(), Full::Items(2));
+fn what_waits_while_a_run_is_under_way_is_run_together() {
+    let fixture = Fixture::new(limits(10, 1000));
+    let running = fixture.busy();
+    let waiting: Vec<_> = (2..6).map(|id| fixture.submit(&[id]).unwrap()).collect();
     fixture.gate.set_shut(false);
-    assert_eq!(value(running), Ok(1.0));
-    assert_eq!(waiting.map(value), [Ok(2.0), Ok(3.0)]);
-    assert_eq!(value(fixture.submit(&[5]).unwrap()), Ok(5.0));
+    assert_eq!(running.value(), Ok(1.0));
+    let values: Vec<_> = waiting.into_iter().map(Submitted::value).collect();
+    assert_eq!(values, [Ok(2.0), Ok(3.0), Ok(4.0), Ok(5.0)]);
+    let runs = fixture.runs();
+    assert_eq!(runs.concat(), [1, 2, 3, 4, 5]);
+    assert!(runs.len() < 5, "{runs:?}");
+}
+
+#[test]
+fn rows_of_other_lengths_are_not_run_together() {
+    let fixture = Fixture::new(limits(10, 100_000));
+    let running = fixture.busy();
+    let waiting: Vec<_> = [2, 3, 4, 5]
+        .map(|id| fixture.submit(&vec![id; if id % 2 == 0 { 8 } else { 128 }]).unwrap())
+        .into();
+    fixture.gate.set_shut(false);
+    assert_eq!(running.value(), Ok(1.0));
+    assert!(waiting.into_iter().all(|waiting| waiting.value().is_ok()));
+    let mut runs = fixture.runs().split_off(1);
+    runs.sort();
+    assert!(runs.iter().flatten().count() == 4, "{runs:?}");
+    for run in runs {
+        assert!(run.iter().all(|id| id % 2 == run[0] % 2), "{run:?}");
+    }
+}
+
+#[test]
+fn background_rows_run_when_nothing_is_waited_for() {
+    let fixture = Fixture::new(limits(20, 1000));
+    let running = fixture.busy();
+    let background: Vec<_> =
+        (20..24).map(|id| fixture.submit_in(Class::Background, &[id]).unwrap()).collect();
+    let waiting: Vec<_> = (2..4).map(|id| fixture.submit(&[id]).unwrap()).collect();
+    fixture.gate.set_shut(false);
+    let all = [running].into_iter().chain(background).chain(waiting);
+    assert!(all.into_iter().all(|row| row.value().is_ok()));
+    let order: Vec<u32> = fixture.runs().concat();
+    assert_eq!(order, [1, 2, 3, 20, 21, 22, 23]);
+}
+
+#[test]
+fn a_row_that_nobody_waits_for_any_more_goes_behind_those_that_are_waited_for() {
+    let fixture = Fixture::new(limits(20, 1000));
+    let running = fixture.busy();
+    let left = fixture.submit(&[20]).unwrap();
+    let waiting = fixture.submit(&[2]).unwrap();
+    *left.wanted.lock() = Some(Class::Background);
+    fixture.gate.set_shut(false);
+    assert!([running, left, waiting].into_iter().all(|row| row.value().is_ok()));
+    assert_eq!(fixture.runs().concat(), [1, 2, 20]);
+}
+
+#[test]
+fn no_more_rows_wait_than_may_and_the_background_leaves_room() {
+    let fixture = Fixture::new(limits(4, 1000));
+    let running = fixture.busy();
+    let background: Vec<_> =
+        (20..22).map(|id| fixture.submit_in(Class::Background, &[id]).unwrap()).collect();
+    assert_eq!(error(fixture.submit_in(Class::Background, &[22])), Full::Items(2));
+    let waiting: Vec<_> = (2..4).map(|id| fixture.submit(&[id]).unwrap()).collect();
+    assert_eq!(error(fixture.submit(&[4])), Full::Items(4));
+    fixture.gate.set_shut(false);
+    let all = [running].into_iter().chain(background).chain(waiting);
+    assert!(all.into_iter().all(|row| row.value().is_ok()));
+    assert_eq!(fixture.submit(&[5]).unwrap().value(), Ok(5.0));
 }
 
 #[test]
 fn a_place_that_is_not_used_is_given_back() {
-    let fixture = Fixture::new(1, 1000);
-    let place = fixture.batcher.reserve().unwrap();
-    assert_eq!(fixture.batcher.reserve().unwrap_err(), Full::Items(1));
+    let fixture = Fixture::new(limits(1, 1000));
+    let place = fixture.batcher.reserve(Class::Waiting, 5).unwrap();
+    assert_eq!(fixture.batcher.reserve(Class::Waiting, 5).unwrap_err(), Full::Items(1));
     drop(place);
-    assert!(fixture.batcher.reserve().is_ok());
+    assert!(fixture.batcher.reserve(Class::Waiting, 5).is_ok());
+}
+
+#[test]
+fn no_more_bytes_wait_than_may_but_one_input_always_may() {
+    let fixture = Fixture::new(limits(10, 1000));
+    let large = fixture.batcher.reserve(Class::Waiting, 1 << 30).unwrap();
+    let refused = fixture.batcher.reserve(Class::Waiting, 1).unwrap_err();
+    assert_eq!(refused, Full::Bytes(1 << 30));
+    drop(large);
+    assert!(fixture.batcher.reserve(Class::Waiting, 1).is_ok());
 }
 
 #[test]
 fn no_more_cost_waits_than_may_but_one_row_always_may() {
-    let fixture = Fixture::new(10, 8);
-    fixture.gate.set_shut(true);
-    let running = fixture.submit(&[1]).unwrap();
-    fixture.gate.wait_entered(1);
+    let fixture = Fixture::new(limits(10, 8));
+    let running = fixture.busy();
     let large = fixture.submit(&[2; 20]).unwrap();
-    assert!(matches!(fixture.submit(&[3]).unwrap_err(), Full::Cost(21, 8)));
+    assert!(matches!(error(fixture.submit(&[3])), Full::Cost(21, 8)));
     fixture.gate.set_shut(false);
-    assert_eq!((value(running), value(large)), (Ok(1.0), Ok(2.0)));
+    assert_eq!((running.value(), large.value()), (Ok(1.0), Ok(2.0)));
 }
 
 #[test]
-fn a_row_that_nobody_waits_for_is_not_computed() {
-    let fixture = Fixture::new(10, 1000);
-    fixture.gate.set_shut(true);
-    let running = fixture.submit(&[1]).unwrap();
-    fixture.gate.wait_entered(1);
-    drop(fixture.submit(&[2]).unwrap());
-    let last = fixture.submit(&[3]).unwrap();
+fn a_row_that_nobody_wants_is_not_computed_and_makes_room() {
+    let fixture = Fixture::new(limits(2, 1000));
+    let running = fixture.busy();
+    let left = fixture.submit(&[2]).unwrap();
+    *left.wanted.lock() = None;
+    let waiting = [fixture.submit(&[3]).unwrap(), fixture.submit(&[4]).unwrap()];
     fixture.gate.set_shut(false);
-    assert_eq!((value(running), value(last)), (Ok(1.0), Ok(3.0)));
-    assert_eq!(fixture.gate.entered.load(Ordering::SeqCst), 2);
+    assert_eq!(running.value(), Ok(1.0));
+    assert!(waiting.into_iter().all(|row| row.value().is_ok()));
+    assert_eq!(fixture.runs().concat(), [1, 3, 4]);
     assert_eq!(fixture.metrics.cancelled.get(), 1);
-}
-
-#[test]
-fn a_row_whose_caller_leaves_during_its_run_is_remembered() {
-    let fixture = Fixture::new(10, 1000);
-    fixture.gate.set_shut(true);
-    let running = fixture.submit(&[1]).unwrap();
-    fixture.gate.wait_entered(1);
-    drop(running);
-    let last = fixture.submit(&[2]).unwrap();
-    fixture.gate.set_shut(false);
-    assert_eq!(value(last), Ok(2.0));
-    assert_eq!(fixture.remembered.load(Ordering::SeqCst), 2);
+    assert!(left.outcome.blocking_recv().is_err(), "it is told of nothing");
 }
 
 #[test]
 fn a_panic_costs_its_row_alone() {
-    let fixture = Fixture::new(10, 1000);
-    assert_eq!(value(fixture.submit(&[13]).unwrap()), Err(ErrorKind::WorkerLost));
-    assert_eq!(value(fixture.submit(&[7]).unwrap()), Ok(7.0));
-    assert_eq!(fixture.metrics.worker_restarts.get(), 1);
+    let fixture = Fixture::new(limits(10, 1000));
+    let running = fixture.busy();
+    let together: Vec<_> = [2, 13, 3].map(|id| fixture.submit(&[id]).unwrap()).into();
+    fixture.gate.set_shut(false);
+    assert_eq!(running.value(), Ok(1.0));
+    let values: Vec<_> = together.into_iter().map(Submitted::value).collect();
+    assert_eq!(values, [Ok(2.0), Err(ErrorKind::WorkerLost), Ok(3.0)]);
+    // Once together and once alone.
+    assert_eq!(fixture.metrics.worker_restarts.get(), 2);
+}
+
+#[test]
+fn a_run_waits_for_more_rows_as_long_as_it_may_and_no_longer() {
+    let delay = Duration::from_secs(3600);
+    let fixture = Fixture::new(Batching { max_delay: delay, max_items: 3, ..limits(10, 1000) });
+    let rows: Vec<_> = (1..4).map(|id| fixture.submit(&[id]).unwrap()).collect();
+    assert!(rows.into_iter().all(|row| row.value().is_ok()));
+    assert_eq!(fixture.runs(), [vec![1, 2, 3]]);
+    let delay = Duration::from_millis(1);
+    let fixture = Fixture::new(Batching { max_delay: delay, ..limits(10, 1000) });
+    assert_eq!(fixture.submit(&[7]).unwrap().value(), Ok(7.0));
 }
 
 #[test]
 fn closing_computes_what_waits_and_refuses_the_rest() {
-    let fixture = Fixture::new(10, 1000);
+    let fixture = Fixture::new(limits(10, 1000));
     fixture.gate.set_shut(true);
-    let outcomes: Vec<_> = (1..4).map(|id| fixture.submit(&[id]).unwrap()).collect();
-    let place = fixture.batcher.reserve().unwrap();
+    let rows: Vec<_> = (1..4).map(|id| fixture.submit(&[id]).unwrap()).collect();
+    let place = fixture.batcher.reserve(Class::Waiting, 1).unwrap();
     fixture.gate.set_shut(false);
     fixture.batcher.close();
-    let values: Vec<_> = outcomes.into_iter().map(value).collect();
+    let values: Vec<_> = rows.into_iter().map(Submitted::value).collect();
     assert_eq!(values, [Ok(1.0), Ok(2.0), Ok(3.0)]);
-    let (job, _) = fixture.job(&[4]);
-    assert_eq!(fixture.batcher.submit(place, job).unwrap_err(), Full::Closed);
+    let (job, _row) = Fixture::job(Class::Waiting, &[4]);
+    let refused = fixture.batcher.submit(place, job).map_err(|(full, _)| full);
+    assert_eq!(refused.unwrap_err(), Full::Closed);
 }

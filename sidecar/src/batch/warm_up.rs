@@ -53,7 +53,9 @@ fn runs(config: &BatcherConfig) -> Vec<(u32, u32)> {
     let batching = &config.batching;
     let lengths = LENGTHS.into_iter().chain([config.longest]).filter(|l| *l <= config.longest);
     let mut runs: Vec<(u32, u32)> = lengths
-        .flat_map(|length| ROWS.into_iter().chain([batching.max_items]).map(move |rows| (rows, length)))
+        .flat_map(|length| {
+            ROWS.into_iter().chain([batching.max_items]).map(move |rows| (rows, length))
+        })
         .filter(|(rows, length)| {
             let fits = cost((*rows).into(), (*length).into()) <= batching.max_tokens.into();
             *rows <= batching.max_items && (fits || *rows == 1)

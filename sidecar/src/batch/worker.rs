@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
-    Outcome, Waiting,
+    Job, Outcome, Waiting,
     queue::{Queue, Run},
 };
 use crate::{
@@ -84,23 +84,23 @@ impl Worker {
 
     fn compute(&mut self, run: Run) {
         let Run { rows, is_alone } = run;
-        let queued: Vec<Duration> = rows.iter().map(|row| row.since.elapsed()).collect();
+        // Their places are others' from here on.
+        let taken = |Waiting { job, since, .. }: Waiting| (job, since.elapsed());
+        let (jobs, queued): (Vec<Job>, Vec<Duration>) = rows.into_iter().map(taken).unzip();
         let threads = if is_alone { Threads::All } else { Threads::One };
         let started = Instant::now();
-        let outcomes = self.run(&rows, threads);
+        let outcomes = self.run(&jobs, threads);
         let ran = started.elapsed();
         self.metrics.stage(Stage::Inference, ran.as_secs_f64());
-        for ((row, queued), result) in rows.into_iter().zip(queued).zip(outcomes) {
-            let Waiting { job, place, .. } = row;
-            drop(place);
+        for ((job, queued), result) in jobs.into_iter().zip(queued).zip(outcomes) {
             self.metrics.stage(Stage::Queue, queued.as_secs_f64());
             job.claim.complete(Outcome { result, queued, ran });
         }
     }
 
     /// As many outcomes as rows.
-    fn run(&mut self, rows: &[Waiting], threads: Threads) -> Vec<Result<Embedding, Error>> {
-        let inputs: Vec<&Row> = rows.iter().map(|row| &row.job.row).collect();
+    fn run(&mut self, jobs: &[Job], threads: Threads) -> Vec<Result<Embedding, Error>> {
+        let inputs: Vec<&Row> = jobs.iter().map(|job| &job.row).collect();
         let started = Instant::now();
         match self.attempt(&inputs, threads) {
             Ok(outcomes) => {

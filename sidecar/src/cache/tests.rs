@@ -260,7 +260,7 @@ async fn what_a_disk_read_brings_back_after_an_invalidation_is_never_given() {
     fill(&cache, 1);
     let cache = bench.restart(cache).await;
     let operation = cache.begin();
-    let found_on_disk = cache.store.as_ref().unwrap().get(&key(1)).unwrap();
+    let found_on_disk = block_on(cache.store.as_ref().unwrap().get(&[key(1)])).remove(0).unwrap();
     cache.invalidate_items(vec![key(1)], 1_000_000).await.unwrap();
     // The read ended before the invalidation; it promotes after it.
     operation.memory.insert(&key(1), &found_on_disk.entry);
@@ -336,8 +336,7 @@ async fn smaller_modes_have_fewer_tiers() {
     for (mode, expected) in [(CacheMode::Memory, Some(Tier::Memory)), (CacheMode::Disabled, None)] {
         let storage = CacheStorage { mode, memory_bytes: 1 << 20, disk_bytes: 64 << 20 };
         let config = CacheConfig { storage, dimensions: DIMENSIONS, folder: bench.folder() };
-        let cache =
-            Cache::open(config, live(), bench.clock.clone(), CacheMetrics::default()).await;
+        let cache = Cache::open(config, live(), bench.clock.clone(), CacheMetrics::default()).await;
         fill(&cache, 1);
         assert_eq!(found(&cache, 1), expected);
         cache.invalidate_items(vec![key(1)], 1_000_000).await.unwrap();

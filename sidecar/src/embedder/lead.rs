@@ -113,7 +113,8 @@ fn board(
 ) -> Result<(crate::flight::Seat, Option<Led>), Full> {
     let counts = |flown: &Operation| runtime.cache.counts(flown, &key);
     let reserve = || runtime.batcher.reserve(interest.class, input.size());
-    let (joined, place) = runtime.flights.join(key, (interest, began, operation), counts, reserve)?;
+    let (joined, place) =
+        runtime.flights.join(key, (interest, began, operation), counts, reserve)?;
     Ok(match (joined, place) {
         (Joined::Leads(seat, lead), Some(place)) => {
             (seat, Some(Led { lead, place, input, disk: Duration::ZERO }))
@@ -172,7 +173,12 @@ impl Course {
     }
 
     /// Lands what was found; what is stale is computed anew by a flight behind it, if there is none already.
-    fn land_found(&self, led: Led, Hit { entry, age_ms, is_stale }: Hit, disk: Duration) -> Option<Led> {
+    fn land_found(
+        &self,
+        led: Led,
+        Hit { entry, age_ms, is_stale }: Hit,
+        disk: Duration,
+    ) -> Option<Led> {
         let Led { lead, place, input, .. } = led;
         let (key, stages) = (*lead.key(), Stages { disk, ..Stages::default() });
         let origin = Origin::Disk { age_ms, is_stale };

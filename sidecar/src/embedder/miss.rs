@@ -119,12 +119,7 @@ fn landed(
 }
 
 /// Answers with the default vector what is not on disk either, and has it computed behind.
-async fn give_default(
-    pool: &CpuPool,
-    call: &Call<'_>,
-    misses: Vec<Miss>,
-    answers: &mut Answers,
-) {
+async fn give_default(pool: &CpuPool, call: &Call<'_>, misses: Vec<Miss>, answers: &mut Answers) {
     let missing = on_disk(pool, call, misses, answers).await;
     for miss in &missing {
         answers.set(miss.index, Ok(call.default_item()));

@@ -30,7 +30,9 @@ impl Preparer {
     /// The tokenizer cannot read the text, or the input is of a kind that the model does not take.
     pub fn prepare(&self, prefix: &str, input: &Input) -> Result<Row, Error> {
         match (self, input) {
-            (Preparer::Text(tokenizer), Input::Text(text)) => tokenizer.encode(prefix, text.as_str()),
+            (Preparer::Text(tokenizer), Input::Text(text)) => {
+                tokenizer.encode(prefix, text.as_str())
+            }
             (Preparer::Tensor { .. }, Input::Tensor(tensor)) => {
                 Ok(Row { data: RowData::Tensor(tensor.as_bytes().clone()), truncated: false })
             }

@@ -171,7 +171,8 @@ impl Parts<'_> {
 
     /// Runs several shapes: some models build for any shape and then run for one.
     fn try_lengths(&self, shared: &Shared) -> Result<(), String> {
-        let row = |tokens: usize| Row::of_tokens(vec![0; tokens.min(self.text.max_tokens as usize)]);
+        let row =
+            |tokens: usize| Row::of_tokens(vec![0; tokens.min(self.text.max_tokens as usize)]);
         for rows in [&[&row(3)][..], &[&row(7), &row(7)][..]] {
             match shared.run(rows) {
                 Ok(_) | Err(RunError::Dimensions(_)) => {}

@@ -155,8 +155,12 @@ mod tests {
         let floats = pb::Tensor { float_values: vec![1.0, -2.0, 0.5, 0.0], ..Default::default() };
         let data: Vec<u8> = floats.float_values.iter().flat_map(|v| v.to_le_bytes()).collect();
         let kind = DataType::Float32.into();
-        let data =
-            pb::Tensor { data: data.into(), shape: vec![2, 2], data_type: kind, ..Default::default() };
+        let data = pb::Tensor {
+            data: data.into(),
+            shape: vec![2, 2],
+            data_type: kind,
+            ..Default::default()
+        };
         assert_eq!(tensor(&takes(), 0, floats).unwrap(), tensor(&takes(), 0, data).unwrap());
     }
 

@@ -58,10 +58,7 @@ fn cache(message: &EmbedRequest) -> Result<CacheControl, Error> {
     })
 }
 
-fn duration(
-    field: &str,
-    given: Option<prost_types::Duration>,
-) -> Result<Option<Duration>, Error> {
+fn duration(field: &str, given: Option<prost_types::Duration>) -> Result<Option<Duration>, Error> {
     let Some(given) = given else { return Ok(None) };
     let shown = format!("{}s {}ns", given.seconds, given.nanos);
     Duration::try_from(given).map(Some).map_err(|_| {

@@ -7,7 +7,11 @@ use serde::Deserialize;
 use super::*;
 use crate::{
     embedding::Embedding,
-    model::test_support::{TINY_MODEL, artifact, builtin, output, text, tiny},
+    input::{Input as Given, Text},
+    model::{
+        engine::{Row, Threads},
+        test_support::{TINY_MODEL, artifact, builtin, output, text, tiny},
+    },
 };
 
 /// One model's goldens, see the file's `origin`.
@@ -53,8 +57,14 @@ async fn refused(serving: &ServingConfig) -> String {
 }
 
 fn embed(model: &mut LoadedModel, texts: &[String]) -> Vec<Embedding> {
-    let rows: Vec<_> = texts.iter().map(|text| model.tokenizer.encode("", text).unwrap()).collect();
-    model.engine.run(&rows).unwrap().into_iter().map(Result::unwrap).collect()
+    let rows: Vec<Row> = texts.iter().map(|text| row(model, text)).collect();
+    let rows: Vec<&Row> = rows.iter().collect();
+    model.engine.run(&rows, Threads::One).unwrap().into_iter().map(Result::unwrap).collect()
+}
+
+fn row(model: &LoadedModel, text: &str) -> Row {
+    let text = Text::from_utf8(text.to_owned().into()).unwrap();
+    model.preparer.prepare("", &Given::Text(text)).unwrap()
 }
 
 fn cosine(a: &Embedding, b: &Embedding) -> f32 {
@@ -66,8 +76,8 @@ async fn the_tiny_model_gives_its_goldens() {
     let folder = tempfile::tempdir().unwrap();
     let golden = golden("tiny-static-minilm");
     let mut model = load_in(folder.path(), &tiny().serving).await.unwrap();
-    let row = model.tokenizer.encode("", &golden.sentences[0]).unwrap();
-    assert_eq!(row.ids, golden.input_ids_sentence0);
+    let row = row(&model, &golden.sentences[0]);
+    assert_eq!(row.tokens(), golden.input_ids_sentence0);
     let vectors = embed(&mut model, &golden.sentences);
     for (value, expected) in vectors[0].vector.values().zip(golden.first8_of_sentence0) {
         assert!((value - expected).abs() < 1e-4, "{value} is not {expected}");
@@ -86,8 +96,8 @@ async fn a_text_of_too_many_tokens_gives_its_golden() {
     text(&mut serving).max_tokens = golden.max_tokens;
     let mut model = load_in(folder.path(), &serving).await.unwrap();
     let text = golden.repeated.repeat(golden.times);
-    let row = model.tokenizer.encode("", &text).unwrap();
-    assert!(row.truncated && row.ids.ends_with(&golden.last_ids), "{:?}", row.ids);
+    let row = row(&model, &text);
+    assert!(row.truncated && row.tokens().ends_with(&golden.last_ids), "{row:?}");
     let embedding = embed(&mut model, &[text]).remove(0);
     assert_eq!((embedding.tokens, embedding.truncated), (golden.max_tokens, true));
     for (value, expected) in embedding.vector.values().zip(golden.first8) {

@@ -60,11 +60,6 @@ fn what_is_done_with_long_texts_is_refused_by_name() {
 #[test]
 fn later_parts_of_the_cache_policy_are_refused_by_name() {
     let second = Duration::from_secs(1);
-    assert_eq!(after(|c| c.policy.on_miss = OnMiss::Fail), ["spec.cache.onMiss"]);
-    assert_eq!(after(|c| c.policy.on_miss = OnMiss::ReturnDefault), ["spec.cache.onMiss"]);
-    assert_eq!(after(|c| c.policy.wait_budget = Some(second)), ["spec.cache.waitBudget"]);
-    let stale = after(|c| c.policy.stale_while_revalidate = second);
-    assert_eq!(stale, ["spec.cache.staleWhileRevalidate"]);
     assert_eq!(after(|c| c.policy.negative_ttl = second), ["spec.cache.negativeTTL"]);
 }
 
@@ -98,15 +93,8 @@ fn every_refusal_comes_at_once() {
     let expected = SelfTestExpected::SimilarTo(input());
     contract.serving.self_test = vec![SelfTest { input: input(), expected, min_cosine: 0.8 }];
     contract.serving.endpoint = Some(Endpoint { tls: true, client_ca: false, token: false });
-    contract.policy.on_miss = OnMiss::Fail;
-    assert_eq!(fields(&contract), ["spec.selfTest", "spec.endpoint", "spec.cache.onMiss"]);
+    contract.policy.negative_ttl = Duration::from_secs(1);
+    assert_eq!(fields(&contract), ["spec.selfTest", "spec.endpoint", "spec.cache.negativeTTL"]);
     let sentences: Vec<String> = unsupported(&contract).iter().map(ToString::to_string).collect();
-    assert_eq!(sentences[2], "spec.cache.onMiss: Fail is not supported yet; supported: Wait");
-}
-
-#[test]
-fn waiting_for_more_rows_is_refused_by_name() {
-    let delay = Duration::from_millis(1);
-    let refused = after(|contract| contract.serving.batching.max_delay = delay);
-    assert_eq!(refused, ["spec.batching.maxDelay"]);
+    assert_eq!(sentences[2], "spec.cache.negativeTTL: is not supported yet; supported: 0s");
 }

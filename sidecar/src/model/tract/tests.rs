@@ -37,11 +37,17 @@ fn refused(onnx: &Onnx, pooling: Pooling) -> String {
 }
 
 fn row(ids: &[u32]) -> Row {
-    Row { ids: ids.to_vec(), truncated: false }
+    Row::of_tokens(ids.to_vec())
+}
+
+/// The outcomes of rows that are run on one thread.
+fn run(engine: &mut dyn Engine, rows: &[Row]) -> Result<Vec<Result<Embedding, Error>>, Error> {
+    let rows: Vec<&Row> = rows.iter().collect();
+    engine.run(&rows, Threads::One)
 }
 
 fn vectors(engine: &mut TractEngine, rows: &[Row]) -> Vec<Vec<f32>> {
-    let results = engine.run(rows).unwrap();
+    let results = run(engine, rows).unwrap();
     results.into_iter().map(|result| result.unwrap().vector.values().collect()).collect()
 }
 
@@ -68,7 +74,7 @@ fn gives_means(engine: &mut TractEngine) {
     let rows = rows();
     let together = vectors(engine, &rows);
     for (row, vector) in rows.iter().zip(&together) {
-        close(vector, &expected(&row.ids));
+        close(vector, &expected(row.tokens()));
         close(&vectors(engine, std::slice::from_ref(row))[0], vector);
     }
 }
@@ -87,24 +93,36 @@ fn a_model_that_pools_gives_the_same_alone_and_among_others() {
 #[test]
 fn a_row_says_how_many_tokens_it_has() {
     let mut engine = loaded(&Onnx::pooled(), Pooling::None);
-    let rows = [row(&[3, 4, 5]), Row { ids: vec![1; 16], truncated: true }];
+    let rows = [row(&[3, 4, 5]), Row { truncated: true, ..row(&[1; 16]) }];
     let results: Vec<Embedding> =
-        engine.run(&rows).unwrap().into_iter().map(Result::unwrap).collect();
+        run(&mut engine, &rows).unwrap().into_iter().map(Result::unwrap).collect();
     assert_eq!((results[0].tokens, results[0].truncated), (3, false));
     assert_eq!((results[1].tokens, results[1].truncated), (16, true));
 }
 
 #[test]
+fn a_run_on_all_cores_gives_the_same() {
+    let mut engine = loaded(&Onnx::pooled(), Pooling::None);
+    let rows = rows();
+    let one = vectors(&mut engine, &rows);
+    let rows: Vec<&Row> = rows.iter().collect();
+    let all = engine.run(&rows, Threads::All).unwrap();
+    for (all, one) in all.into_iter().zip(one) {
+        assert_eq!(all.unwrap().vector.values().collect::<Vec<_>>(), one);
+    }
+}
+
+#[test]
 fn no_rows_are_no_vectors() {
     let mut engine = loaded(&Onnx::pooled(), Pooling::None);
-    assert!(engine.run(&[]).unwrap().is_empty());
+    assert!(run(&mut engine, &[]).unwrap().is_empty());
 }
 
 #[test]
 fn a_fork_gives_the_same() {
     let engine = loaded(&Onnx::pooled(), Pooling::None);
     let mut fork = engine.fork();
-    let result = fork.run(&[row(&[3, 4])]).unwrap().remove(0).unwrap();
+    let result = run(&mut *fork, &[row(&[3, 4])]).unwrap().remove(0).unwrap();
     close(&result.vector.values().collect::<Vec<_>>(), &expected(&[3, 4]));
 }
 
@@ -315,7 +333,7 @@ fn a_row_that_is_not_finite_fails_alone() {
         if row == 30 { f32::NAN } else { 1.0 + ((row * 7 + column * 3) % 11) as f32 }
     });
     let mut engine = loaded(&onnx, Pooling::None);
-    let results = engine.run(&[row(&[3, 4]), row(&[30])]).unwrap();
+    let results = run(&mut engine, &[row(&[3, 4]), row(&[30])]).unwrap();
     let values: Vec<f32> = results[0].as_ref().unwrap().vector.values().collect();
     close(&values, &expected(&[3, 4]));
     assert_eq!(results[1].as_ref().unwrap_err().kind, ErrorKind::NotFinite);
@@ -456,7 +474,7 @@ fn plans_are_bounded_in_number() {
 fn a_panic_of_the_runtime_is_an_error_of_the_run() {
     // An id beyond the table makes the lookup panic.
     let mut engine = loaded(&Onnx::pooled(), Pooling::None);
-    let error = engine.run(&[row(&[1000])]).unwrap_err();
+    let error = run(&mut engine, &[row(&[1000])]).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Inference);
     gives_means(&mut engine);
 }

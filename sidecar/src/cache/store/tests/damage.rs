@@ -96,7 +96,7 @@ async fn models(dir: &Path) -> [std::path::PathBuf; 2] {
 }
 
 /// How many of all entries are found; a wrong one ends the test.
-fn look(opened: &Opened, what: &str) -> u64 {
+fn count(opened: &Opened, what: &str) -> u64 {
     let mut found = 0;
     for number in 0..ENTRIES {
         if let Some(hit) = look(&opened.store, number) {
@@ -124,12 +124,12 @@ async fn two_hundred_damages_lose_entries_and_nothing_else() {
         slowest = slowest.max(started.elapsed());
         assert!(started.elapsed() < Duration::from_secs(5), "{what}: {:?}", started.elapsed());
         let working = Instant::now();
-        look(&opened, &what);
+        count(&opened, &what);
         for number in 0..100 {
             opened.put(number, entry(number, 5, DIMENSIONS)).await;
         }
         assert!(opened.store.flush(SOON).await, "{what}");
-        kept += look(&opened, &what);
+        kept += count(&opened, &what);
         off += u64::from(opened.store.state() != DiskState::Healthy);
         if working.elapsed() > Duration::from_secs(1) {
             println!("{what}: {:?} at work", working.elapsed());

@@ -1,0 +1,332 @@
+//! Flights under every order of joining, leaving, taking and landing.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    cache::{Cache, CacheConfig, metrics::CacheMetrics},
+    clock::SystemClock,
+    embedding::{Embedding, Vector},
+    policy::LivePolicy,
+};
+use embark_crds::contract::{CacheMode, CachePolicy, CacheStorage, DefaultVector, OnMiss, VERSION};
+
+const WAITS: Interest =
+    Interest { floor: None, is_strict: false, class: Class::Waiting, store: true };
+const FILLS: Interest = Interest { class: Class::Background, ..WAITS };
+
+/// Flights, and what they need.
+struct Airport {
+    flights: Arc<Flights>,
+    cache: Arc<Cache>,
+}
+
+impl Airport {
+    async fn new() -> Self {
+        let storage =
+            CacheStorage { mode: CacheMode::Disabled, memory_bytes: 1 << 20, disk_bytes: 1 << 26 };
+        let config = CacheConfig { storage, dimensions: 1, folder: "unused".into() };
+        let policy = CachePolicy {
+            version: VERSION,
+            ttl: Duration::from_secs(1),
+            ttl_jitter_percent: 0,
+            stale_while_revalidate: Duration::ZERO,
+            negative_ttl: Duration::ZERO,
+            on_miss: OnMiss::Wait,
+            wait_budget: None,
+            default_vector: DefaultVector::Zero,
+            epoch: 0,
+            allow_invalidation: false,
+        };
+        let policy = Arc::new(LivePolicy::new(policy, 1));
+        let metrics = CacheMetrics::default();
+        let cache = Cache::open(config, policy, Arc::new(SystemClock), metrics).await;
+        Airport { flights: Arc::default(), cache }
+    }
+
+    fn try_join(&self, number: u8, interest: Interest, has_room: bool) -> Result<Joined, ()> {
+        let operation = Arc::new(self.cache.begin());
+        let room = || if has_room { Ok(()) } else { Err(()) };
+        let from = (interest, Instant::now(), &operation);
+        self.flights.join(key(number), from, |_| true, room).map(|(joined, _)| joined)
+    }
+
+    fn lead(&self, number: u8, interest: Interest) -> (Seat, Lead) {
+        match self.try_join(number, interest, true) {
+            Ok(Joined::Leads(seat, lead)) => (seat, lead),
+            _ => panic!("somebody leads already"),
+        }
+    }
+
+    fn follow(&self, number: u8, interest: Interest) -> Seat {
+        match self.try_join(number, interest, true) {
+            Ok(Joined::Follows(seat)) => seat,
+            _ => panic!("nobody leads"),
+        }
+    }
+
+    fn landed(&self, value: f32) -> Landing {
+        let vector = Vector::from_values(&[value]);
+        let entry = self.cache.begin().entry(&Embedding { vector, tokens: 1, truncated: false });
+        Ok(Landed { entry, origin: Origin::Computed, stages: Stages::default() })
+    }
+}
+
+fn key(number: u8) -> CacheKey {
+    CacheKey::from_bytes([number; 32])
+}
+
+async fn value(mut seat: Seat) -> Result<f32, ErrorKind> {
+    let landed = seat.landing().await.map_err(|error| error.kind)?;
+    Ok(landed.entry.vector.values().next().expect("a value"))
+}
+
+#[tokio::test]
+async fn everybody_who_asks_for_a_key_shares_one_computation() {
+    let airport = Airport::new().await;
+    let (seat, lead) = airport.lead(1, WAITS);
+    let others = [airport.follow(1, WAITS), airport.follow(1, FILLS)];
+    assert_eq!(lead.take(Class::Waiting), Take::Begin);
+    let late = airport.follow(1, WAITS);
+    lead.land(airport.landed(7.0));
+    for seat in others.into_iter().chain([seat, late]) {
+        assert_eq!(value(seat).await, Ok(7.0));
+    }
+    assert!(airport.flights.is_empty());
+}
+
+#[tokio::test]
+async fn a_flight_that_everybody_left_is_not_begun_and_the_next_leads() {
+    let airport = Airport::new().await;
+    let (seat, lead) = airport.lead(1, WAITS);
+    let other = airport.follow(1, WAITS);
+    drop(seat);
+    assert_eq!(lead.wanted(), Some(Class::Waiting));
+    drop(other);
+    assert_eq!(lead.take(Class::Waiting), Take::Drop);
+    let (_seat, _lead) = airport.lead(1, WAITS);
+}
+
+#[tokio::test]
+async fn a_flight_left_behind_is_begun_after_those_that_are_waited_for() {
+    let airport = Airport::new().await;
+    let (seat, lead) = airport.lead(1, WAITS);
+    assert!(seat.leave_behind().is_none());
+    assert_eq!(lead.take(Class::Waiting), Take::Later);
+    assert_eq!(lead.take(Class::Background), Take::Begin);
+}
+
+#[tokio::test]
+async fn who_waits_does_not_wait_behind_a_fill_and_takes_its_followers() {
+    let airport = Airport::new().await;
+    let (bulk, behind) = airport.lead(1, FILLS);
+    let (seat, lead) = airport.lead(1, WAITS);
+    assert_eq!(behind.take(Class::Background), Take::Drop);
+    assert_eq!(lead.take(Class::Waiting), Take::Begin);
+    lead.land(airport.landed(7.0));
+    assert_eq!((value(seat).await, value(bulk).await), (Ok(7.0), Ok(7.0)));
+    drop(behind);
+    assert!(airport.flights.is_empty());
+}
+
+#[tokio::test]
+async fn where_there_is_no_room_a_fill_is_followed() {
+    let airport = Airport::new().await;
+    let (_bulk, behind) = airport.lead(1, FILLS);
+    let Ok(Joined::Follows(seat)) = airport.try_join(1, WAITS, false) else {
+        panic!("it is not followed");
+    };
+    assert_eq!(behind.take(Class::Background), Take::Begin);
+    behind.land(airport.landed(7.0));
+    assert_eq!(value(seat).await, Ok(7.0));
+    assert!(airport.try_join(2, WAITS, false).is_err());
+}
+
+#[tokio::test]
+async fn a_computation_that_is_too_old_is_not_followed() {
+    let airport = Airport::new().await;
+    let (old, first) = airport.lead(1, WAITS);
+    assert_eq!(first.take(Class::Waiting), Take::Begin);
+    let young = Interest { floor: Some(Instant::now()), ..WAITS };
+    let (new, second) = airport.lead(1, young);
+    // Others follow the younger.
+    let other = airport.follow(1, WAITS);
+    first.land(airport.landed(1.0));
+    second.land(airport.landed(2.0));
+    assert_eq!(
+        (value(old).await, value(new).await, value(other).await),
+        (Ok(1.0), Ok(2.0), Ok(2.0))
+    );
+}
+
+#[tokio::test]
+async fn who_may_not_get_an_old_entry_follows_only_what_computes() {
+    let airport = Airport::new().await;
+    let strict = Interest { is_strict: true, ..WAITS };
+    let (looks, first) = airport.lead(1, WAITS);
+    let (computes, second) = airport.lead(1, strict);
+    second.computes();
+    let other = airport.follow(1, strict);
+    drop(first);
+    second.land(airport.landed(7.0));
+    // The first was taken over before it was begun.
+    for seat in [looks, computes, other] {
+        assert_eq!(value(seat).await, Ok(7.0));
+    }
+}
+
+#[tokio::test]
+async fn a_computation_that_an_invalidation_overtook_is_not_followed() {
+    let airport = Airport::new().await;
+    let (_seat, lead) = airport.lead(1, WAITS);
+    assert_eq!(lead.take(Class::Waiting), Take::Begin);
+    let operation = Arc::new(airport.cache.begin());
+    let from = (WAITS, Instant::now(), &operation);
+    let joined = airport.flights.join(key(1), from, |_| false, || Ok::<_, ()>(()));
+    assert!(matches!(joined, Ok((Joined::Leads(..), Some(())))));
+}
+
+#[tokio::test]
+async fn a_lead_that_is_lost_wakes_everybody() {
+    let airport = Airport::new().await;
+    let (seat, lead) = airport.lead(1, WAITS);
+    let other = airport.follow(1, WAITS);
+    let lost = std::thread::spawn(move || {
+        let _lead = lead;
+        panic!("on purpose");
+    });
+    assert!(lost.join().is_err());
+    assert_eq!(value(seat).await, Err(ErrorKind::WorkerLost));
+    assert_eq!(value(other).await, Err(ErrorKind::WorkerLost));
+    assert!(airport.flights.is_empty());
+}
+
+#[tokio::test]
+async fn what_one_follower_wants_kept_is_kept() {
+    let airport = Airport::new().await;
+    let (_seat, lead) = airport.lead(1, Interest { store: false, ..WAITS });
+    assert!(!lead.is_stored());
+    let _other = airport.follow(1, WAITS);
+    assert!(lead.is_stored());
+}
+
+/// What happens next, by number of the thing that it happens to.
+#[derive(Clone, Debug)]
+enum Step {
+    Join { key: u8, is_fill: bool, is_anew: bool },
+    Leave(usize),
+    LeaveBehind(usize),
+    Take(usize),
+    Land(usize),
+    Lose(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let join = (0_u8..3, any::<bool>(), prop::bool::weighted(0.2));
+    let step = prop_oneof![
+        4 => join.prop_map(|(key, is_fill, is_anew)| Step::Join { key, is_fill, is_anew }),
+        1 => any::<usize>().prop_map(Step::Leave),
+        1 => any::<usize>().prop_map(Step::LeaveBehind),
+        2 => any::<usize>().prop_map(Step::Take),
+        2 => any::<usize>().prop_map(Step::Land),
+        1 => any::<usize>().prop_map(Step::Lose),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+/// A lead, its key, and how it was begun.
+type Flying = (Lead, u8, bool);
+
+/// Takes one out by any number.
+fn pick<T>(from: &mut Vec<T>, number: usize) -> Option<T> {
+    (!from.is_empty()).then(|| from.swap_remove(number % from.len()))
+}
+
+proptest! {
+    #[test]
+    fn every_seat_is_answered_and_no_flight_is_left(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let airport = Airport::new().await;
+            let (mut seats, mut leads) = (Vec::<Seat>::new(), Vec::<Flying>::new());
+            for step in steps {
+                match step {
+                    Step::Join { key, is_fill, is_anew } => {
+                        let interest = if is_fill { FILLS } else { WAITS };
+                        let floor = is_anew.then(Instant::now);
+                        let interest = Interest { floor, ..interest };
+                        match airport.try_join(key, interest, true).unwrap() {
+                            Joined::Follows(seat) => seats.push(seat),
+                            Joined::Leads(seat, lead) => {
+                                seats.push(seat);
+                                leads.push((lead, key, false));
+                            }
+                        }
+                    }
+                    Step::Leave(number) => drop(pick(&mut seats, number)),
+                    Step::LeaveBehind(number) => {
+                        pick(&mut seats, number).map(Seat::leave_behind);
+                    }
+                    Step::Take(number) => {
+                        if let Some((lead, key, begun)) = pick(&mut leads, number) {
+                            match begun.then_some(Take::Begin).unwrap_or_else(|| lead.take(Class::Waiting)) {
+                                Take::Begin => leads.push((lead, key, true)),
+                                Take::Later => leads.push((lead, key, false)),
+                                Take::Drop => {}
+                            }
+                        }
+                    }
+                    Step::Land(number) => {
+                        if let Some((lead, key, _)) = pick(&mut leads, number) {
+                            lead.land(airport.landed(key.into()));
+                        }
+                    }
+                    Step::Lose(number) => drop(pick(&mut leads, number)),
+                }
+            }
+            for (lead, key, _) in leads {
+                lead.land(airport.landed(key.into()));
+            }
+            assert!(airport.flights.is_empty());
+            for seat in seats {
+                let expected = f32::from(seat.flight.key.as_bytes()[0]);
+                let answer = tokio::time::timeout(Duration::from_secs(20), value(seat)).await;
+                let answer = answer.expect("every seat is answered");
+                assert!(answer == Ok(expected) || answer == Err(ErrorKind::WorkerLost));
+            }
+        });
+    }
+
+    /// Without an age to mind, a key is computed once however callers come and leave before it is begun.
+    #[test]
+    fn a_key_is_begun_once_until_it_lands(joins in prop::collection::vec((0_u8..3, any::<bool>()), 1..40)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let airport = Airport::new().await;
+            let (mut seats, mut leads) = (Vec::new(), Vec::new());
+            for (key, is_fill) in &joins {
+                let interest = if *is_fill { FILLS } else { WAITS };
+                match airport.try_join(*key, interest, true).unwrap() {
+                    Joined::Follows(seat) => seats.push(seat),
+                    Joined::Leads(seat, lead) => {
+                        seats.push(seat);
+                        leads.push(lead);
+                    }
+                }
+            }
+            let begun: Vec<Lead> =
+                leads.into_iter().filter(|lead| lead.take(Class::Background) == Take::Begin).collect();
+            let mut keys: Vec<u8> = joins.iter().map(|(key, _)| *key).collect();
+            keys.sort_unstable();
+            keys.dedup();
+            assert_eq!(begun.len(), keys.len());
+            for lead in begun {
+                let number = lead.key().as_bytes()[0];
+                lead.land(airport.landed(number.into()));
+            }
+            for seat in seats {
+                assert!(value(seat).await.is_ok());
+            }
+        });
+    }
+}
