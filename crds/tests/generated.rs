@@ -12,9 +12,9 @@ fn the_committed_crd_is_the_generated_one() {
     let path = Path::new("embeddingmodels.embark.dev.yaml");
     let generated = crd_yaml();
     if env::var_os("BLESS").is_some() {
-        fs::write(&path, &generated).unwrap();
+        fs::write(path, &generated).unwrap();
     }
-    let committed = fs::read_to_string(&path).unwrap();
+    let committed = fs::read_to_string(path).unwrap();
     assert!(
         committed == generated,
         "{} is not what the types make: run this test with BLESS=1",

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::watch};
-use tonic::transport::Server;
+use tonic::{service::Routes, transport::Server};
 use tonic_health::server::HealthReporter;
 use tonic_reflection::server::Builder as Reflection;
 
@@ -68,8 +68,16 @@ pub enum ServeError {
 pub async fn serve(
     listener: TcpListener,
     services: Services,
-    mut stopped: watch::Receiver<bool>,
+    stopped: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
+    serve_routes(listener, routes(services)?, stopped).await
+}
+
+/// Every service, as the server has it.
+///
+/// # Errors
+/// The descriptor does not decode.
+pub fn routes(services: Services) -> Result<Routes, ServeError> {
     let limit = services.models.iter().map(|m| m.contract.serving.max_request_bytes()).max();
     let limit = usize::try_from(limit.unwrap_or_default()).unwrap_or(usize::MAX);
     let Services { models, embedder, clock, forgetting, instance, health } = services;
@@ -80,6 +88,22 @@ pub async fn serve(
     let health = tonic_health::pb::health_server::HealthServer::new(
         tonic_health::server::HealthService::from_health_reporter(health),
     );
+    Ok(Routes::new(embeddings)
+        .add_service(caches)
+        .add_service(health)
+        .add_service(reflection().build_v1().map_err(ServeError::Reflection)?)
+        .add_service(reflection().build_v1alpha().map_err(ServeError::Reflection)?))
+}
+
+/// Serves these services until `stopped` says so, then finishes the calls in flight.
+///
+/// # Errors
+/// The listener broke.
+pub async fn serve_routes(
+    listener: TcpListener,
+    routes: Routes,
+    mut stopped: watch::Receiver<bool>,
+) -> Result<(), ServeError> {
     let incoming = connections(listener, stopped.clone());
     let shutdown = async move {
         // An error means that nobody can say so any more.
@@ -91,11 +115,7 @@ pub async fn serve(
         .max_concurrent_streams(MAX_STREAMS)
         .http2_keepalive_interval(Some(KEEP_ALIVE_EVERY))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_WITHIN))
-        .add_service(embeddings)
-        .add_service(caches)
-        .add_service(health)
-        .add_service(reflection().build_v1().map_err(ServeError::Reflection)?)
-        .add_service(reflection().build_v1alpha().map_err(ServeError::Reflection)?)
+        .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, shutdown)
         .await
         .map_err(ServeError::Transport)
