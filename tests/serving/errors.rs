@@ -3,9 +3,7 @@
 use std::fs;
 
 use embark_sidecar::pb::{
-    client::{
-        CacheControl, EmbedRequest, EmbedStreamRequest, Item, OnMiss, Tensor, item::Input,
-    },
+    client::{CacheControl, EmbedRequest, EmbedStreamRequest, Item, OnMiss, Tensor, item::Input},
     server,
 };
 use embark_tests::{

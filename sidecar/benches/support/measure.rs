@@ -43,7 +43,8 @@ pub(crate) fn pin(core: usize) {
 /// The processor time that a process has taken.
 pub(crate) fn cpu(process: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let fields: Vec<&str> =
+        stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
     // User and system time, in hundredths of a second.
     Duration::from_millis((ticks(11) + ticks(12)) * 10)

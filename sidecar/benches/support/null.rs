@@ -56,7 +56,8 @@ pub(crate) fn asking(request: usize, reply: usize) -> Bytes {
 
 /// Serves the quick start and the null method on one thread, and says where.
 pub(crate) fn serve() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     runtime.expect("a runtime starts").block_on(async {
         let folder = tempfile::tempdir().expect("a folder");
         let contract = quickstart();
@@ -193,8 +194,8 @@ impl tonic::codegen::Service<http::Request<Body>> for Null {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let null = self.clone();
-        Box::pin(async move {
-            Ok(tonic::server::Grpc::new(Raw::default()).unary(null, request).await)
-        })
+        Box::pin(
+            async move { Ok(tonic::server::Grpc::new(Raw::default()).unary(null, request).await) },
+        )
     }
 }

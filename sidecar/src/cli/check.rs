@@ -65,11 +65,11 @@ fn verdict(
     let cluster = || judge(Target::Cluster);
     match target {
         Some(args::Target::Local) => local().map(|contract| said("local", &contract)),
-        Some(args::Target::Cluster) => cluster().map(|_| "cluster".to_owned()),
+        Some(args::Target::Cluster) => cluster().map(|contract| said("cluster", &contract)),
         None => match (local(), cluster()) {
             (Ok(contract), Ok(_)) => Ok(said("local and cluster", &contract)),
             (Ok(contract), Err(_)) => Ok(said("local only", &contract)),
-            (Err(_), Ok(_)) => Ok("cluster only".to_owned()),
+            (Err(_), Ok(contract)) => Ok(said("cluster only", &contract)),
             (Err(local), Err(cluster)) => {
                 Err(if local.len() <= cluster.len() { local } else { cluster })
             }

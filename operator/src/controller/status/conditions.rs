@@ -1,6 +1,9 @@
 //! The conditions of a model.
 
-use embark_crds::contract::report::{DiskState, ModelState};
+use embark_crds::contract::{
+    ADMIN_PORT,
+    report::{DiskState, ModelState},
+};
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
@@ -110,7 +113,11 @@ fn model_verified(observed: &Observed<'_>) -> Verdict {
         pod.said().is_some_and(|said| said.state == ModelState::Ready && said.space_id == space)
     };
     match observed.pods.iter().filter(is_ready).count() {
-        0 => Verdict::new(TYPE, None, "NoReport", "no pod has tried the model out yet"),
+        0 => {
+            let message = unheard(observed);
+            let message = message.unwrap_or_else(|| "no pod has tried the model out yet".into());
+            Verdict::new(TYPE, None, "NoReport", message)
+        }
         pods => Verdict::new(TYPE, Some(true), "Verified", format!("tried out by {pods} pods")),
     }
 }
@@ -189,11 +196,21 @@ fn failed<'a>(observed: &'a Observed<'_>) -> Option<(&'a PodView, &'a str)> {
 /// What the pods that are not ready are busy with.
 fn waiting(observed: &Observed<'_>) -> Option<String> {
     let unready = |pod: &&PodView| pod.said().is_some_and(|said| said.state != ModelState::Ready);
-    let pod = observed.pods.iter().find(unready)?;
+    let Some(pod) = observed.pods.iter().find(unready) else {
+        return unheard(observed);
+    };
     let said = pod.said()?;
     Some(match said.message.as_str() {
         "" => words(pod, said.state.as_str()),
         message => words(pod, message),
+    })
+}
+
+/// Why a pod says nothing. A policy or a mesh between it and the operator shows nowhere else.
+fn unheard(observed: &Observed<'_>) -> Option<String> {
+    observed.pods.iter().find_map(|pod| {
+        let why = pod.report.as_ref()?.as_ref().err()?;
+        Some(words(pod, &format!("could not be asked at port {ADMIN_PORT}: {why}")))
     })
 }
 

@@ -51,6 +51,16 @@ fn a_pod_that_is_busy_says_with_what() {
 }
 
 #[test]
+fn a_pod_that_cannot_be_asked_is_named_with_its_port() {
+    let unheard = PodView { report: Some(Err("no connection".to_owned())), ..ready("a") };
+    let status = said(deployment(1, 1, 0), vec![unheard]);
+    for type_ in ["Ready", "ModelVerified"] {
+        let found = condition(&status, type_);
+        assert_eq!(found.message, "pod a: could not be asked at port 8082: no connection");
+    }
+}
+
+#[test]
 fn more_pods_on_their_way_leave_a_model_ready() {
     let status = said(deployment(3, 3, 2), vec![ready("a"), ready("b")]);
     assert_eq!(condition(&status, "Ready").status, "True");
