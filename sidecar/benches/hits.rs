@@ -11,7 +11,7 @@ mod null;
 use std::{
     io::{BufRead as _, BufReader},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use embark_sidecar::pb::client::{EmbedRequest, Item, item::Input};
 use measure::{BLOCKS, Target, cpu, median, pin, ratio};
 use null::{EMBED, NULL, RawClient, asking};
 use prost::Message as _;
+use tokio::time::Instant;
 use tonic::transport::Endpoint;
 
 /// Says that this process is the server.

@@ -46,6 +46,19 @@ pub struct Interest {
     pub store: bool,
 }
 
+/// Who asks for what.
+#[derive(Clone, Copy)]
+pub struct Ask<'a> {
+    /// The key.
+    pub key: CacheKey,
+    /// What is asked of the flight.
+    pub interest: Interest,
+    /// When the caller's own flight would begin.
+    pub began: Instant,
+    /// The same, as the cache knows it.
+    pub operation: &'a Arc<Operation>,
+}
+
 /// What became of joining.
 pub enum Joined {
     /// Another leads.
@@ -156,7 +169,7 @@ enum Phase {
 impl Flights {
     /// Joins the flight of a key, or leads a new one.
     ///
-    /// `operation` is when the caller's own flight would begin; `counts` tells whether what a flight of that operation
+    /// `counts` tells whether what a flight of that operation
     /// brings counts for the key, so that nobody follows one that an invalidation has overtaken. `reserve` takes what a
     /// lead needs; when there is none of it, an older flight is followed if need be.
     ///
@@ -164,25 +177,27 @@ impl Flights {
     /// `reserve` has failed, and there is no flight to follow.
     pub fn join<T, E>(
         self: &Arc<Self>,
-        key: CacheKey,
-        (interest, began, operation): (Interest, Instant, &Arc<Operation>),
+        ask: Ask<'_>,
         counts: impl FnOnce(&Operation) -> bool,
         reserve: impl FnOnce() -> Result<T, E>,
     ) -> Result<(Joined, Option<T>), E> {
+        let Ask { key, interest, began, operation } = ask;
         let mut by_key = self.by_key.lock();
         let older = by_key.get(&key).cloned();
         let suits =
             older.as_ref().is_some_and(|older| older.suits(interest) && counts(&older.operation));
         if suits
             && let Some(older) = &older
-            && let Some(seat) = older.follow(interest, false)
+            && let Some(seat) = older.follow(interest, operation, false)
         {
             return Ok((Joined::Follows(seat), None));
         }
         let reserved = match reserve() {
             Ok(reserved) => reserved,
             Err(error) => {
-                let seat = older.filter(|_| suits).and_then(|older| older.follow(interest, true));
+                let seat = older
+                    .filter(|_| suits)
+                    .and_then(|older| older.follow(interest, operation, true));
                 return seat.map(|seat| (Joined::Follows(seat), None)).ok_or(error);
             }
         };
@@ -324,10 +339,18 @@ impl Flight {
 
     /// A seat in it, unless it has ended. Who waits does not follow what is led behind and was not begun, except where
     /// there is no other way.
-    fn follow(self: &Arc<Self>, interest: Interest, whatever_class: bool) -> Option<Seat> {
+    fn follow(
+        self: &Arc<Self>,
+        interest: Interest,
+        operation: &Arc<Operation>,
+        whatever_class: bool,
+    ) -> Option<Seat> {
         let mut state = self.state.lock();
         let goes = state.phase == Phase::Begun || whatever_class || state.class <= interest.class;
-        if state.phase == Phase::Ended || !goes || interest.is_strict && !state.computes {
+        // An equal item of the same call asks for the same.
+        let is_own = Arc::ptr_eq(&self.operation, operation);
+        let may_be_old = interest.is_strict && !state.computes && !is_own;
+        if state.phase == Phase::Ended || !goes || may_be_old {
             return None;
         }
         state.store |= interest.store;

@@ -109,7 +109,7 @@ async fn failing_on_a_miss_is_not_found_and_computes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn wait_that_is_over_gives_the_default_and_the_work_goes_on() {
     let (_folder, sidecar) =
-        serve(Manifest::tiny("tiny").with("/spec/cache/waitBudget", "0ms")).await;
+        serve(Manifest::tiny("tiny").with("/spec/cache/waitBudget", "1ms")).await;
     assert_eq!(one(&sidecar, request(&["a"])).await.source(), Source::Default);
     until_cached(&sidecar, "a").await;
     let long = Some(prost_types::Duration { seconds: 30, nanos: 0 });

@@ -1,7 +1,13 @@
 //! The server under test with one more method, which takes bytes and answers as many as they ask for; and a client that
 //! neither encodes nor decodes, so that both sides cost it the same.
 
-use std::{marker::PhantomData, num::NonZeroUsize, path::PathBuf, sync::Arc};
+use std::{
+    io::{Write as _, stdout},
+    marker::PhantomData,
+    num::NonZeroUsize,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use embark_crds::{
@@ -74,7 +80,8 @@ pub(crate) fn serve() {
         let null = Null(vec![0; 1 << 22].into());
         let routes = routes(services).expect("the descriptor decodes").add_service(null);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        println!("http://{}", listener.local_addr().expect("an address"));
+        let address = listener.local_addr().expect("an address");
+        writeln!(stdout().lock(), "http://{address}").expect("the client reads");
         let (_stop, stopped) = watch::channel(false);
         serve_routes(listener, routes, stopped).await.expect("it serves");
     });

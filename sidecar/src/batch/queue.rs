@@ -190,7 +190,7 @@ impl Queue {
             };
             match self.decide(&state, class) {
                 Some(Next::Run { bucket, rows }) => {
-                    let rows = state.take(bucket, class, rows, &self.metrics);
+                    let rows = state.take((bucket, class), rows, &self.metrics);
                     self.measure(&state);
                     if !rows.is_empty() {
                         return Some(self.start(state, rows));
@@ -274,8 +274,7 @@ impl State {
     /// Takes the first rows of a line that are still wanted; those that are wanted later go to the end of the other line.
     fn take(
         &mut self,
-        lane: u32,
-        class: Class,
+        (lane, class): (u32, Class),
         most: usize,
         metrics: &ModelMetrics,
     ) -> Vec<Waiting> {

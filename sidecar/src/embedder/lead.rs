@@ -17,7 +17,7 @@ use crate::{
     batch::{Claim, Full, Job, Outcome, Place},
     cache::{Cache, Hit, Operation},
     cpu_pool::CpuPool,
-    flight::{Interest, Joined, Landed, Lead, Origin, Stages, Take},
+    flight::{Ask, Interest, Joined, Landed, Lead, Origin, Stages, Take},
     input::{Class, Input},
     metrics::{ModelMetrics, Stage},
     served::Runtime,
@@ -114,7 +114,7 @@ fn board(
     let counts = |flown: &Operation| runtime.cache.counts(flown, &key);
     let reserve = || runtime.batcher.reserve(interest.class, input.size());
     let (joined, place) =
-        runtime.flights.join(key, (interest, began, operation), counts, reserve)?;
+        runtime.flights.join(Ask { key, interest, began, operation }, counts, reserve)?;
     Ok(match (joined, place) {
         (Joined::Leads(seat, lead), Some(place)) => {
             (seat, Some(Led { lead, place, input, disk: Duration::ZERO }))

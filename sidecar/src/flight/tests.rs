@@ -47,8 +47,9 @@ impl Airport {
     fn try_join(&self, number: u8, interest: Interest, has_room: bool) -> Result<Joined, ()> {
         let operation = Arc::new(self.cache.begin());
         let room = || if has_room { Ok(()) } else { Err(()) };
-        let from = (interest, Instant::now(), &operation);
-        self.flights.join(key(number), from, |_| true, room).map(|(joined, _)| joined)
+        let began = Instant::now();
+        let ask = Ask { key: key(number), interest, began, operation: &operation };
+        self.flights.join(ask, |_| true, room).map(|(joined, _)| joined)
     }
 
     fn lead(&self, number: u8, interest: Interest) -> (Seat, Lead) {
@@ -181,8 +182,9 @@ async fn a_computation_that_an_invalidation_overtook_is_not_followed() {
     let (_seat, lead) = airport.lead(1, WAITS);
     assert_eq!(lead.take(Class::Waiting), Take::Begin);
     let operation = Arc::new(airport.cache.begin());
-    let from = (WAITS, Instant::now(), &operation);
-    let joined = airport.flights.join(key(1), from, |_| false, || Ok::<_, ()>(()));
+    let began = Instant::now();
+    let ask = Ask { key: key(1), interest: WAITS, began, operation: &operation };
+    let joined = airport.flights.join(ask, |_| false, || Ok::<_, ()>(()));
     assert!(matches!(joined, Ok((Joined::Leads(..), Some(())))));
 }
 
@@ -269,7 +271,8 @@ proptest! {
                     }
                     Step::Take(number) => {
                         if let Some((lead, key, begun)) = pick(&mut leads, number) {
-                            match begun.then_some(Take::Begin).unwrap_or_else(|| lead.take(Class::Waiting)) {
+                            let take = if begun { Take::Begin } else { lead.take(Class::Waiting) };
+                            match take {
                                 Take::Begin => leads.push((lead, key, true)),
                                 Take::Later => leads.push((lead, key, false)),
                                 Take::Drop => {}

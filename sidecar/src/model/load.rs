@@ -125,7 +125,7 @@ impl Files {
         let engine = tract::load(self.model, &self.serving, tokenizer.facts())?;
         on_state(State::Warming);
         engine.probe(&self.serving, tokenizer.facts())?;
-        Ok(LoadedModel { preparer: Preparer::Text(tokenizer), engine: Box::new(engine) })
+        Ok(LoadedModel { preparer: Preparer::Text(Box::new(tokenizer)), engine: Box::new(engine) })
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
 #[derive(Debug)]
 pub enum Preparer {
     /// Text becomes tokens.
-    Text(Tokenizer),
+    Text(Box<Tokenizer>),
     /// A tensor is read as it is.
     Tensor {
         /// Bytes of one.
