@@ -7,7 +7,7 @@ use super::{CachePolicy, Contract, VERSION};
 pub const MODELS_DIR: &str = "/etc/embark/models";
 /// The folder of a model's [`ServingConfig`](super::ServingConfig), within the model's.
 pub const SERVING_DIR: &str = "contract";
-/// The folder of a model's [`CachePolicy`](super::CachePolicy), within the model's.
+/// The folder of a model's [`CachePolicy`], within the model's.
 pub const POLICY_DIR: &str = "policy";
 /// Where a pod keeps fetched files and the disk cache, each in a folder of its own: [`ARTIFACTS_DIR`] and [`CACHE_DIR`].
 pub const DATA_DIR: &str = "/var/lib/embark";
