@@ -109,9 +109,22 @@ async fn failing_on_a_miss_is_not_found_and_computes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn wait_that_is_over_gives_the_default_and_the_work_goes_on() {
     let (_folder, sidecar) =
-        serve(Manifest::tiny("tiny").with("/spec/cache/waitBudget", "1ms")).await;
-    assert_eq!(one(&sidecar, request(&["a"])).await.source(), Source::Default);
-    until_cached(&sidecar, "a").await;
+        serve(Manifest::minilm("minilm").with("/spec/cache/waitBudget", "1ms")).await;
+    let texts: Vec<String> = (0..=64).map(|n| format!("{n} ").repeat(100)).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let waits = EmbedRequest { on_miss: OnMiss::Wait.into(), ..request(&texts[..64]) };
+    let busy = {
+        let mut client = sidecar.embeddings().await;
+        tokio::spawn(async move { client.embed(waits).await })
+    };
+    until("the model is busy", async || sidecar.metric("embark_queue_items", &[]).await > 32.0)
+        .await;
+    // Far behind in the line.
+    assert_eq!(one(&sidecar, request(&[texts[64]])).await.source(), Source::Default);
+    until_cached(&sidecar, texts[64]).await;
+    // Who asks to wait without a budget waits, whatever the policy's.
+    let answered = busy.await.unwrap().unwrap().into_inner();
+    assert!(answered.results.iter().all(|result| result.source() == Source::Computed));
     let long = Some(prost_types::Duration { seconds: 30, nanos: 0 });
     let patient = EmbedRequest { wait_budget: long, ..request(&["b"]) };
     assert_eq!(one(&sidecar, patient).await.source(), Source::Computed);
