@@ -29,7 +29,7 @@ use tokio::sync::Semaphore;
 
 use self::{
     entry::Entry,
-    freshness::{Stamp, Standing, Terms, Verdict, judge},
+    freshness::{Stamp, Terms, Verdict, judge},
     hot::Hot,
     metrics::CacheMetrics,
     rules::Rules,
@@ -190,16 +190,14 @@ impl Cache {
 
     /// Whether what an operation brings for a key counts, as far as is known.
     pub fn counts(&self, operation: &Operation, key: &CacheKey) -> bool {
-        let Standing { epoch, invalidated_before_ms } = self.memory.rules.standing(key);
-        let is_overtaken =
-            invalidated_before_ms.is_some_and(|before| before >= operation.created_ms);
-        operation.epoch == epoch && !is_overtaken
+        let standing = self.memory.rules.standing(key);
+        operation.epoch == standing.epoch && !standing.invalidates(operation.created_ms)
     }
 
     /// Keeps what an operation computed: in memory at once, on disk behind.
     pub fn fill(&self, operation: &Operation, key: CacheKey, entry: Entry) {
         let standing = self.memory.rules.standing(&key);
-        if standing.invalidated_before_ms.is_some_and(|before| before >= entry.created_ms) {
+        if standing.invalidates(entry.created_ms) {
             return;
         }
         operation.memory.insert(&key, &entry);

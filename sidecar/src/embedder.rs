@@ -117,7 +117,7 @@ impl Embedder {
             answers.set(index, Ok(call.hit(hit, Source::HitMemory)));
         }
         if !stale.is_empty() {
-            lead::fill(&self.pool, call, stale, lead::Look::Nowhere);
+            lead::fill(&self.pool, call, stale);
         }
         misses
     }

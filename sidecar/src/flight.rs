@@ -60,11 +60,11 @@ pub struct Ask<'a> {
 }
 
 /// What became of joining.
-pub enum Joined {
+pub enum Joined<T> {
     /// Another leads.
     Follows(Seat),
-    /// The caller leads.
-    Leads(Seat, Lead),
+    /// The caller leads, with what was reserved for it.
+    Leads(Seat, Lead, T),
 }
 
 /// A follower's place, given up when it is dropped.
@@ -169,9 +169,9 @@ enum Phase {
 impl Flights {
     /// Joins the flight of a key, or leads a new one.
     ///
-    /// `counts` tells whether what a flight of that operation
-    /// brings counts for the key, so that nobody follows one that an invalidation has overtaken. `reserve` takes what a
-    /// lead needs; when there is none of it, an older flight is followed if need be.
+    /// `counts` tells whether what a flight of that operation brings counts for the key, so that nobody follows one that an
+    /// invalidation has overtaken. `reserve` takes what a lead needs; when there is none of it, an older flight is
+    /// followed if need be.
     ///
     /// # Errors
     /// `reserve` has failed, and there is no flight to follow.
@@ -180,7 +180,7 @@ impl Flights {
         ask: Ask<'_>,
         counts: impl FnOnce(&Operation) -> bool,
         reserve: impl FnOnce() -> Result<T, E>,
-    ) -> Result<(Joined, Option<T>), E> {
+    ) -> Result<Joined<T>, E> {
         let Ask { key, interest, began, operation } = ask;
         let mut by_key = self.by_key.lock();
         let older = by_key.get(&key).cloned();
@@ -190,7 +190,7 @@ impl Flights {
             && let Some(older) = &older
             && let Some(seat) = older.follow(interest, operation, false)
         {
-            return Ok((Joined::Follows(seat), None));
+            return Ok(Joined::Follows(seat));
         }
         let reserved = match reserve() {
             Ok(reserved) => reserved,
@@ -198,7 +198,7 @@ impl Flights {
                 let seat = older
                     .filter(|_| suits)
                     .and_then(|older| older.follow(interest, operation, true));
-                return seat.map(|seat| (Joined::Follows(seat), None)).ok_or(error);
+                return seat.map(Joined::Follows).ok_or(error);
             }
         };
         let flight = Arc::new(Flight {
@@ -220,7 +220,7 @@ impl Flights {
         }
         let seat = flight.seat(interest.class);
         by_key.insert(key, Arc::clone(&flight));
-        Ok((Joined::Leads(seat, Lead(flight)), Some(reserved)))
+        Ok(Joined::Leads(seat, Lead(flight), reserved))
     }
 
     /// The number of flights that can be joined.

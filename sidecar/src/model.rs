@@ -12,4 +12,4 @@ pub mod tokenizer;
 pub mod tract;
 
 #[cfg(test)]
-mod test_support;
+pub(crate) mod test_support;

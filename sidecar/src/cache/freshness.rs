@@ -53,13 +53,22 @@ pub enum Verdict {
     FromTheFuture,
 }
 
+// === impl Standing ===
+
+impl Standing {
+    /// Whether a rule covers what was created at that time.
+    pub fn invalidates(&self, created_ms: u64) -> bool {
+        self.invalidated_before_ms.is_some_and(|before| before >= created_ms)
+    }
+}
+
 // === free functions ===
 
 /// Judges the entry of `key` that bears `stamp`. A rule and an epoch are said before an age, for no later policy lifts
 /// them.
 pub fn judge(key: &CacheKey, stamp: Stamp, terms: Terms<'_>, now_ms: u64) -> Verdict {
     let Terms { policy, standing } = terms;
-    if standing.invalidated_before_ms.is_some_and(|before| before >= stamp.created_ms) {
+    if standing.invalidates(stamp.created_ms) {
         return Verdict::Invalidated;
     }
     if stamp.epoch != standing.epoch {
@@ -90,26 +99,16 @@ fn lifetime_ms(policy: &CachePolicy, key: &CacheKey) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use embark_crds::contract::{DefaultVector, OnMiss, VERSION};
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::test_support;
 
     const NOW: u64 = 1_000_000;
 
     fn policy(ttl_ms: u64, ttl_jitter_percent: u8) -> CachePolicy {
-        CachePolicy {
-            version: VERSION,
-            ttl: Duration::from_millis(ttl_ms),
-            ttl_jitter_percent,
-            stale_while_revalidate: Duration::ZERO,
-            negative_ttl: Duration::ZERO,
-            on_miss: OnMiss::Wait,
-            wait_budget: None,
-            default_vector: DefaultVector::Zero,
-            epoch: 3,
-            allow_invalidation: true,
-        }
+        let ttl = Duration::from_millis(ttl_ms);
+        CachePolicy { ttl, ttl_jitter_percent, epoch: 3, ..test_support::policy() }
     }
 
     /// A key whose unit is 0, 0.5 or just under 1.

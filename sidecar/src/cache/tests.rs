@@ -6,11 +6,10 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use embark_crds::contract::{DefaultVector, OnMiss, VERSION};
 use futures_util::FutureExt as _;
 
 use super::{block_on::block_on, *};
-use crate::embedding::Vector;
+use crate::{embedding::Vector, model::test_support};
 
 const DIMENSIONS: usize = 16;
 const SOON: Duration = Duration::from_secs(20);
@@ -72,18 +71,8 @@ impl Bench {
 }
 
 fn policy() -> CachePolicy {
-    CachePolicy {
-        version: VERSION,
-        ttl: Duration::from_secs(100),
-        ttl_jitter_percent: 0,
-        stale_while_revalidate: Duration::ZERO,
-        negative_ttl: Duration::ZERO,
-        on_miss: OnMiss::Wait,
-        wait_budget: None,
-        default_vector: DefaultVector::Zero,
-        epoch: 0,
-        allow_invalidation: true,
-    }
+    let (ttl, ttl_jitter_percent) = (Duration::from_secs(100), 0);
+    CachePolicy { ttl, ttl_jitter_percent, allow_invalidation: true, ..test_support::policy() }
 }
 
 fn live() -> Arc<LivePolicy> {

@@ -17,23 +17,15 @@ use crate::{
     batch::{Claim, Full, Job, Outcome, Place},
     cache::{Cache, Hit, Operation},
     cpu_pool::CpuPool,
-    flight::{Ask, Interest, Joined, Landed, Lead, Origin, Stages, Take},
+    flight::{Ask, Interest, Joined, Landed, Lead, Origin, Seat, Stages, Take},
     input::{Class, Input},
+    key::CacheKey,
     metrics::{ModelMetrics, Stage},
     served::Runtime,
 };
 
 /// Inputs that are prepared in one go, so that many share the cores and a large call lets small ones between.
 const PIECE: usize = 16;
-
-/// Where a flight looks before it computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Look {
-    /// On disk.
-    OnDisk,
-    /// It was looked everywhere, or nothing that is there would do.
-    Nowhere,
-}
 
 /// A flight that is led, and what it needs.
 struct Led {
@@ -80,56 +72,44 @@ pub(super) fn join(
             Err(full) => refused.push((index, full)),
         }
     }
-    let look = if call.terms.looks_up { Look::OnDisk } else { Look::Nowhere };
-    launch(Course::of(pool, call), led, look);
+    launch(Course::of(pool, call), led);
     (waiting, refused)
 }
 
-/// Has items computed that nobody waits for, where there is room: a fill that is not made is made at the next miss.
-pub(super) fn fill(pool: &CpuPool, call: &Call<'_>, misses: Vec<Miss>, look: Look) {
+/// Has items computed that nobody waits for and that are on no tier, or are there and stale.
+pub(super) fn fill(pool: &CpuPool, call: &Call<'_>, misses: Vec<Miss>) {
     let operation = Arc::new(call.runtime.cache.begin());
-    let interest = call.terms.fill();
-    let mut led = Vec::new();
-    for miss in misses {
-        match board(call.runtime, (interest, call.began, &operation), miss.key, miss.input) {
-            Ok((seat, lead)) => {
-                seat.leave_behind();
-                led.extend(lead);
-            }
-            Err(_) => {
-                call.model.metrics.dropped_fills.inc();
-            }
-        }
-    }
-    launch(Course::of(pool, call), led, look);
+    let course = Course::of(pool, call);
+    let led = misses
+        .into_iter()
+        .filter_map(|miss| course.lead_behind((call.began, &operation), miss.key, miss.input));
+    course.prepare(led.collect());
 }
 
 /// Joins a flight, or leads one.
 fn board(
     runtime: &Runtime,
     (interest, began, operation): (Interest, Instant, &Arc<Operation>),
-    key: crate::key::CacheKey,
+    key: CacheKey,
     input: Input,
-) -> Result<(crate::flight::Seat, Option<Led>), Full> {
+) -> Result<(Seat, Option<Led>), Full> {
     let counts = |flown: &Operation| runtime.cache.counts(flown, &key);
     let reserve = || runtime.batcher.reserve(interest.class, input.size());
-    let (joined, place) =
-        runtime.flights.join(Ask { key, interest, began, operation }, counts, reserve)?;
-    Ok(match (joined, place) {
-        (Joined::Leads(seat, lead), Some(place)) => {
+    let joined = runtime.flights.join(Ask { key, interest, began, operation }, counts, reserve)?;
+    Ok(match joined {
+        Joined::Leads(seat, lead, place) => {
             (seat, Some(Led { lead, place, input, disk: Duration::ZERO }))
         }
-        // A lead without a place is no lead: it lands as lost when it is dropped here.
-        (Joined::Follows(seat) | Joined::Leads(seat, _), _) => (seat, None),
+        Joined::Follows(seat) => (seat, None),
     })
 }
 
-/// Sets flights on their way.
-fn launch(course: Course, led: Vec<Led>, look: Look) {
+/// Sets flights on their way, by the disk tier where its entries count.
+fn launch(course: Course, led: Vec<Led>) {
     if led.is_empty() {
         return;
     }
-    if look == Look::OnDisk && course.runtime.cache.has_disk() {
+    if course.terms.looks_up && course.runtime.cache.has_disk() {
         // It ends by itself: each of its steps is bounded in time.
         tokio::spawn(async move {
             let led = course.look_on_disk(led).await;
@@ -187,10 +167,20 @@ impl Course {
         if !is_stale || !self.terms.refreshes() {
             return None;
         }
-        let interest = self.terms.fill();
         let operation = Arc::new(self.runtime.cache.begin());
-        let boarded = board(&self.runtime, (interest, Instant::now(), &operation), key, input);
-        let Ok((seat, led)) = boarded else {
+        self.lead_behind((Instant::now(), &operation), key, input)
+    }
+
+    /// Has a flight made that nobody waits for, and gives it where there was none. Where there is no room it is not made:
+    /// the next miss asks again.
+    fn lead_behind(
+        &self,
+        (began, operation): (Instant, &Arc<Operation>),
+        key: CacheKey,
+        input: Input,
+    ) -> Option<Led> {
+        let from = (self.terms.fill(), began, operation);
+        let Ok((seat, led)) = board(&self.runtime, from, key, input) else {
             self.metrics.dropped_fills.inc();
             return None;
         };

@@ -4,12 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{timeout, timeout_at};
 
-use super::{
-    Call, EmbeddedItem,
-    lead::{self, Look},
-    reply::Answers,
-    terms,
-};
+use super::{Call, EmbeddedItem, lead, reply::Answers, terms};
 use crate::{
     batch::Full,
     cache::Hit,
@@ -126,7 +121,7 @@ async fn give_default(pool: &CpuPool, call: &Call<'_>, misses: Vec<Miss>, answer
     }
     if call.terms.stores {
         // A disk that was too slow is not asked again: computing anew is what the caller was promised.
-        lead::fill(pool, call, missing, Look::Nowhere);
+        lead::fill(pool, call, missing);
     }
 }
 
@@ -162,7 +157,7 @@ async fn on_disk(
         answers.set(index, Ok(call.hit(hit, Source::HitDisk)));
     }
     if !stale.is_empty() {
-        lead::fill(pool, call, stale, Look::Nowhere);
+        lead::fill(pool, call, stale);
     }
     missing
 }

@@ -90,26 +90,13 @@ impl Terms {
 
 #[cfg(test)]
 mod tests {
-    use embark_crds::contract::{DefaultVector, VERSION};
-
     use super::*;
-    use crate::input::CacheControl;
+    use crate::{input::CacheControl, model::test_support};
 
     const MS: Duration = Duration::from_millis(1);
 
     fn policy(on_miss: OnMiss, wait_budget: Option<Duration>) -> CachePolicy {
-        CachePolicy {
-            version: VERSION,
-            ttl: Duration::from_secs(1),
-            ttl_jitter_percent: 0,
-            stale_while_revalidate: Duration::ZERO,
-            negative_ttl: Duration::ZERO,
-            on_miss,
-            wait_budget,
-            default_vector: DefaultVector::Zero,
-            epoch: 0,
-            allow_invalidation: false,
-        }
+        CachePolicy { on_miss, wait_budget, ..test_support::policy() }
     }
 
     #[tokio::test]

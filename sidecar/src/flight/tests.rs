@@ -7,9 +7,10 @@ use crate::{
     cache::{Cache, CacheConfig, metrics::CacheMetrics},
     clock::SystemClock,
     embedding::{Embedding, Vector},
+    model::test_support::policy,
     policy::LivePolicy,
 };
-use embark_crds::contract::{CacheMode, CachePolicy, CacheStorage, DefaultVector, OnMiss, VERSION};
+use embark_crds::contract::{CacheMode, CacheStorage};
 
 const WAITS: Interest =
     Interest { floor: None, is_strict: false, class: Class::Waiting, store: true };
@@ -26,35 +27,23 @@ impl Airport {
         let storage =
             CacheStorage { mode: CacheMode::Disabled, memory_bytes: 1 << 20, disk_bytes: 1 << 26 };
         let config = CacheConfig { storage, dimensions: 1, folder: "unused".into() };
-        let policy = CachePolicy {
-            version: VERSION,
-            ttl: Duration::from_secs(1),
-            ttl_jitter_percent: 0,
-            stale_while_revalidate: Duration::ZERO,
-            negative_ttl: Duration::ZERO,
-            on_miss: OnMiss::Wait,
-            wait_budget: None,
-            default_vector: DefaultVector::Zero,
-            epoch: 0,
-            allow_invalidation: false,
-        };
-        let policy = Arc::new(LivePolicy::new(policy, 1));
+        let policy = Arc::new(LivePolicy::new(policy(), 1));
         let metrics = CacheMetrics::default();
         let cache = Cache::open(config, policy, Arc::new(SystemClock), metrics).await;
         Airport { flights: Arc::default(), cache }
     }
 
-    fn try_join(&self, number: u8, interest: Interest, has_room: bool) -> Result<Joined, ()> {
+    fn try_join(&self, number: u8, interest: Interest, has_room: bool) -> Result<Joined<()>, ()> {
         let operation = Arc::new(self.cache.begin());
         let room = || if has_room { Ok(()) } else { Err(()) };
         let began = Instant::now();
         let ask = Ask { key: key(number), interest, began, operation: &operation };
-        self.flights.join(ask, |_| true, room).map(|(joined, _)| joined)
+        self.flights.join(ask, |_| true, room)
     }
 
     fn lead(&self, number: u8, interest: Interest) -> (Seat, Lead) {
         match self.try_join(number, interest, true) {
-            Ok(Joined::Leads(seat, lead)) => (seat, lead),
+            Ok(Joined::Leads(seat, lead, ())) => (seat, lead),
             _ => panic!("somebody leads already"),
         }
     }
@@ -185,7 +174,7 @@ async fn a_computation_that_an_invalidation_overtook_is_not_followed() {
     let began = Instant::now();
     let ask = Ask { key: key(1), interest: WAITS, began, operation: &operation };
     let joined = airport.flights.join(ask, |_| false, || Ok::<_, ()>(()));
-    assert!(matches!(joined, Ok((Joined::Leads(..), Some(())))));
+    assert!(matches!(joined, Ok(Joined::Leads(..))));
 }
 
 #[tokio::test]
@@ -259,7 +248,7 @@ proptest! {
                         let interest = Interest { floor, ..interest };
                         match airport.try_join(key, interest, true).unwrap() {
                             Joined::Follows(seat) => seats.push(seat),
-                            Joined::Leads(seat, lead) => {
+                            Joined::Leads(seat, lead, ()) => {
                                 seats.push(seat);
                                 leads.push((lead, key, false));
                             }
@@ -311,7 +300,7 @@ proptest! {
                 let interest = if *is_fill { FILLS } else { WAITS };
                 match airport.try_join(*key, interest, true).unwrap() {
                     Joined::Follows(seat) => seats.push(seat),
-                    Joined::Leads(seat, lead) => {
+                    Joined::Leads(seat, lead, ()) => {
                         seats.push(seat);
                         leads.push(lead);
                     }

@@ -75,7 +75,8 @@ pub(crate) fn text(serving: &mut ServingConfig) -> &mut TextInput {
     }
 }
 
-fn policy() -> CachePolicy {
+/// The policy that stands when a manifest says nothing of it.
+pub(crate) fn policy() -> CachePolicy {
     CachePolicy {
         version: 1,
         ttl: Duration::from_secs(86_400),
