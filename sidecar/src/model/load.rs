@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use embark_crds::contract::{Input, ServingConfig, TextInput, report::ModelState};
+use embark_crds::contract::{Input, ServingConfig, TensorInput, TextInput, report::ModelState};
 use tokio::sync::oneshot;
 use tracing::info;
 
@@ -12,8 +12,9 @@ use super::{
     engine::Engine,
     preparer::Preparer,
     refusal::{Refusal, contained},
+    support,
     tokenizer::Tokenizer,
-    tract,
+    tract::{self, Takes},
 };
 
 /// The most time that parsing, optimising and trying out may take.
@@ -65,9 +66,14 @@ pub enum LoadError {
 /// What the loading thread works on.
 struct Files {
     serving: ServingConfig,
-    text: TextInput,
-    tokenizer: Bytes,
+    reads: Reads,
     model: Bytes,
+}
+
+/// What goes into a model, and the file that reads it.
+enum Reads {
+    Text(TextInput, Bytes),
+    Tensor(TensorInput),
 }
 
 /// Told of every state.
@@ -120,12 +126,25 @@ impl LoadError {
 impl Files {
     fn load(self, on_state: &OnState) -> Result<LoadedModel, Refusal> {
         on_state(State::Loading);
-        let tokenizer = Tokenizer::load(&self.tokenizer, &self.text)?;
-        drop(self.tokenizer);
-        let engine = tract::load(self.model, &self.serving, tokenizer.facts())?;
-        on_state(State::Warming);
-        engine.probe(&self.serving, tokenizer.facts())?;
-        Ok(LoadedModel { preparer: Preparer::Text(Box::new(tokenizer)), engine: Box::new(engine) })
+        let Files { serving, reads, model } = self;
+        let engine = |takes| -> Result<Box<dyn Engine>, Refusal> {
+            let engine = tract::load(model, &serving, takes)?;
+            on_state(State::Warming);
+            engine.probe()?;
+            Ok(Box::new(engine))
+        };
+        match reads {
+            Reads::Text(input, file) => {
+                let tokenizer = Tokenizer::load(&file, &input)?;
+                drop(file);
+                let engine = engine(Takes::Text { input: &input, tokenizer: tokenizer.facts() })?;
+                Ok(LoadedModel { preparer: Preparer::Text(Box::new(tokenizer)), engine })
+            }
+            Reads::Tensor(input) => {
+                let engine = engine(Takes::Tensor(&input))?;
+                Ok(LoadedModel { preparer: Preparer::of_tensors(&input), engine })
+            }
+        }
     }
 }
 
@@ -138,10 +157,6 @@ async fn load_in_steps(
     on_state: &OnState,
 ) -> Result<LoadedModel, LoadError> {
     on_state(State::Pending);
-    let Input::Text(text) = &serving.input else {
-        let sentence = "only text is supported yet";
-        return Err(LoadError::Refused(Refusal::new("spec.input", sentence)));
-    };
     let progress = |progress| {
         on_state(match progress {
             Progress::Fetching { bytes, total } => State::Fetching { bytes, total },
@@ -152,11 +167,21 @@ async fn load_in_steps(
         let size_limit = serving.artifact_size_limit;
         Request { artifact, field, size_limit, base, progress: &progress }
     };
-    let tokenizer = request(&text.tokenizer, "spec.input.text.tokenizer");
-    let tokenizer = artifacts.fetch(&tokenizer).await.map_err(LoadError::Fetch)?;
+    let reads = match &serving.input {
+        Input::Text(text) => {
+            let tokenizer = request(&text.tokenizer, "spec.input.text.tokenizer");
+            let file = artifacts.fetch(&tokenizer).await.map_err(LoadError::Fetch)?;
+            Reads::Text(text.clone(), file)
+        }
+        Input::Tensor(tensor) => Reads::Tensor(tensor.clone()),
+        Input::Image(_) | Input::Categorical(_) => {
+            let refusal = Refusal::new("spec.input", support::OTHER_INPUT);
+            return Err(LoadError::Refused(refusal));
+        }
+    };
     let model = request(&serving.model, "spec.model.source");
     let model = artifacts.fetch(&model).await.map_err(LoadError::Fetch)?;
-    let files = Files { serving: serving.clone(), text: text.clone(), tokenizer, model };
+    let files = Files { serving: serving.clone(), reads, model };
     on_own_thread(files, on_state.clone()).await.map_err(LoadError::Refused)
 }
 

@@ -1,5 +1,7 @@
 //! What becomes of an input before it is computed.
 
+use embark_crds::contract::TensorInput;
+
 use super::{
     engine::{Row, RowData},
     tokenizer::Tokenizer,
@@ -24,6 +26,12 @@ pub enum Preparer {
 // === impl Preparer ===
 
 impl Preparer {
+    /// What reads the tensors of a model.
+    pub fn of_tensors(input: &TensorInput) -> Self {
+        let values: usize = input.shape.iter().map(|axis| *axis as usize).product();
+        Preparer::Tensor { bytes: values * input.dtype.size() as usize }
+    }
+
     /// The row of an input; `prefix` is put before texts.
     ///
     /// # Errors

@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
-use embark_crds::contract::{Artifact, Contract, Input, Location, Overlong, ServingConfig};
+use embark_crds::contract::{
+    Artifact, Contract, Input, Location, Overlong, ServingConfig, TensorDtype,
+};
 
 use super::{
     artifact::{FetchCause, missing_builtin},
     refusal::Refusal,
 };
+
+/// What is said of an input that is not served yet.
+pub(super) const OTHER_INPUT: &str = "is not supported yet; supported: text, tensor";
 
 /// Every part of the contract that this sidecar does not serve yet; empty: it serves all of it.
 pub fn unsupported(contract: &Contract) -> Vec<Refusal> {
@@ -18,7 +23,6 @@ pub fn unsupported(contract: &Contract) -> Vec<Refusal> {
         }
     };
     let serving = &contract.serving;
-    let only_text = "is not supported yet; supported: text";
     match &serving.input {
         Input::Text(text) => {
             let overlong = match text.overlong {
@@ -28,9 +32,13 @@ pub fn unsupported(contract: &Contract) -> Vec<Refusal> {
             };
             refuse(!overlong.is_empty(), "spec.input.text.overlong", overlong);
         }
-        Input::Image(_) => refuse(true, "spec.input.image", only_text),
-        Input::Tensor(_) => refuse(true, "spec.input.tensor", only_text),
-        Input::Categorical(_) => refuse(true, "spec.input.categorical", only_text),
+        Input::Tensor(tensor) => {
+            let other = tensor.dtype != TensorDtype::Float32;
+            let sentence = format!("{:?} is not supported yet; supported: Float32", tensor.dtype);
+            refuse(other, "spec.input.tensor.dtype", &sentence);
+        }
+        Input::Image(_) => refuse(true, "spec.input.image", OTHER_INPUT),
+        Input::Categorical(_) => refuse(true, "spec.input.categorical", OTHER_INPUT),
     }
     refuse(!serving.self_test.is_empty(), "spec.selfTest", "is not supported yet; leave it out");
     refuse(serving.endpoint.is_some(), "spec.endpoint", "is not supported yet; leave it out");

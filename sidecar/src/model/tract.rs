@@ -1,24 +1,26 @@
 //! The runtime that computes vectors: tract. This file and the folder beside it are the only ones that name it.
 //!
-//! A file is checked before the runtime sees it (`graph`), its inputs and its output are recognised (`port`, `output`), a
-//! plan is made (`program`), and the plan is tried (`probe`). Panics of the runtime are contained everywhere.
+//! A file is checked before the runtime sees it (`graph`), its inputs and its output are recognised (`feed`, `output`), a
+//! plan is made (`program`), and the plan is tried (`probe`). What goes in, text or tensors, is known to `feed` and
+//! `probe` alone. Panics of the runtime are contained everywhere.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use embark_crds::contract::{Input, ServingConfig, TextInput};
+use embark_crds::contract::{Pooling, ServingConfig};
 use tracing::{info, warn};
 
+pub use self::feed::Takes;
 use self::{
     cut::Shapes,
+    feed::Feed,
     output::Wanted,
-    program::{BuildError, Built, PlanCache, Program, Source, masked},
+    program::{BuildError, Built, PlanCache, Program, Source},
     run::{RunError, Shared},
 };
 use super::{
     engine::{Engine, Row, Threads},
     refusal::Refusal,
-    tokenizer::TokenizerFacts,
 };
 use crate::{
     embedding::Embedding,
@@ -26,6 +28,7 @@ use crate::{
 };
 
 mod cut;
+mod feed;
 mod graph;
 mod output;
 mod port;
@@ -49,24 +52,18 @@ pub struct TractEngine {
 /// What a model is loaded with.
 struct Parts<'a> {
     serving: &'a ServingConfig,
-    text: &'a TextInput,
-    tokenizer: &'a TokenizerFacts,
+    wanted: Wanted<'a>,
 }
 
 // === impl TractEngine ===
 
 impl TractEngine {
-    /// Tries the model: on a text, on the highest id of the tokenizer, on the longest row.
+    /// Tries the model on rows such as callers may send.
     ///
     /// # Errors
     /// It fails on one of them, or gives vectors of another length than the manifest says.
-    pub fn probe(
-        &self,
-        serving: &ServingConfig,
-        tokenizer: &TokenizerFacts,
-    ) -> Result<(), Refusal> {
-        let text = text_input(serving)?;
-        probe::run(&self.shared, &Wanted::new(serving, text.pooling), (tokenizer, text))
+    pub fn probe(&self) -> Result<(), Refusal> {
+        self.shared.probe()
     }
 }
 
@@ -101,14 +98,13 @@ impl Engine for TractEngine {
 
 impl Parts<'_> {
     /// The model with one plan for every shape, or, where the runtime refuses that, with a plan for each.
-    fn shared(&self, source: Source, wanted: &Wanted<'_>) -> Result<Shared, Refusal> {
-        let all_fixed = source.inputs.batch.is_some() && source.inputs.sequence.is_some();
-        let words = match source.build_any(wanted) {
+    fn shared(&self, source: Source) -> Result<Shared, Refusal> {
+        let shapes = source.feed.shapes();
+        let words = match source.build_any(&self.wanted) {
             Ok(built) => {
-                let shapes = self.shapes(&source, false);
-                let inputs = source.inputs.clone();
-                let shared = self.with(Program::Any(built.plan.clone()), (inputs, shapes), &built);
-                match if all_fixed { Ok(()) } else { self.try_lengths(&shared) } {
+                let feed = source.feed.clone();
+                let shared = self.with(Program::Any(built.plan.clone()), (feed, shapes), &built);
+                match if shapes.all_fixed() { Ok(()) } else { try_shapes(&shared) } {
                     Ok(()) => return Ok(shared),
                     Err(words) => words,
                 }
@@ -116,7 +112,7 @@ impl Parts<'_> {
             Err(BuildError::Refused(refusal)) => return Err(refusal),
             Err(BuildError::Runtime(words)) => words,
         };
-        if all_fixed {
+        if shapes.all_fixed() {
             return Err(cannot_run(&words));
         }
         info!(
@@ -124,62 +120,31 @@ impl Parts<'_> {
             reason = words,
             "the model does not run with a free batch and length; each shape gets its own plan"
         );
-        self.by_shape(source, wanted)
+        self.by_shape(source, shapes.by_shape())
     }
 
-    fn by_shape(&self, source: Source, wanted: &Wanted<'_>) -> Result<Shared, Refusal> {
-        let shapes = self.shapes(&source, true);
-        let length = self.tokenizer.sample.len();
-        let shape = (shapes.batch.unwrap_or(1), shapes.positions(length));
-        let built = source.build_for(shape, wanted).map_err(|error| match error {
+    fn by_shape(&self, source: Source, shapes: Shapes) -> Result<Shared, Refusal> {
+        let shape = (shapes.batch.unwrap_or(1), shapes.positions(source.feed.usual_length()));
+        let built = source.build_for(shape, &self.wanted).map_err(|error| match error {
             BuildError::Refused(refusal) => refusal,
             BuildError::Runtime(words) => cannot_run(&words),
         })?;
-        let inputs = source.inputs.clone();
-        let cache = PlanCache::new(source, wanted, (shape, built.plan.clone()));
-        Ok(self.with(Program::Shapes(Box::new(cache)), (inputs, shapes), &built))
+        let feed = source.feed.clone();
+        let cache = PlanCache::new(source, &self.wanted, (shape, built.plan.clone()));
+        Ok(self.with(Program::Shapes(Box::new(cache)), (feed, shapes), &built))
     }
 
-    fn with(
-        &self,
-        program: Program,
-        (inputs, shapes): (port::Inputs, Shapes),
-        built: &Built,
-    ) -> Shared {
+    fn with(&self, program: Program, (feed, shapes): (Feed, Shapes), built: &Built) -> Shared {
         Shared {
             program,
-            inputs,
+            feed,
             shapes,
             output: built.output.clone(),
             layout: built.layout,
-            dimensions: self.serving.output.dimensions.get() as usize,
-            pooling: self.text.pooling,
+            dimensions: self.wanted.dimensions,
+            pooling: self.wanted.pooling.unwrap_or(Pooling::None),
             normalization: self.serving.output.normalization,
-            pad_id: self.tokenizer.pad_id,
         }
-    }
-
-    fn shapes(&self, source: &Source, by_shape: bool) -> Shapes {
-        Shapes {
-            batch: source.inputs.batch.or(by_shape.then_some(1)),
-            sequence: source.inputs.sequence,
-            masked: masked(&source.inputs),
-            bucketed: by_shape,
-            longest: self.text.max_tokens as usize,
-        }
-    }
-
-    /// Runs several shapes: some models build for any shape and then run for one.
-    fn try_lengths(&self, shared: &Shared) -> Result<(), String> {
-        let row =
-            |tokens: usize| Row::of_tokens(vec![0; tokens.min(self.text.max_tokens as usize)]);
-        for rows in [&[&row(3)][..], &[&row(7), &row(7)][..]] {
-            match shared.run(rows) {
-                Ok(_) | Err(RunError::Dimensions(_)) => {}
-                Err(RunError::Runtime(words)) => return Err(words),
-            }
-        }
-        Ok(())
     }
 }
 
@@ -188,30 +153,33 @@ impl Parts<'_> {
 /// Loads a verified file. It takes a deep stack, see [`STACK_BYTES`].
 ///
 /// # Errors
-/// The file is no model, or one that does not fit the manifest or its tokenizer, or one that the runtime cannot run.
+/// The file is no model, or one that does not fit what it is said to take and give, or one that the runtime cannot run.
 pub fn load(
     bytes: Bytes,
     serving: &ServingConfig,
-    tokenizer: &TokenizerFacts,
+    takes: Takes<'_>,
 ) -> Result<TractEngine, Refusal> {
-    let text = text_input(serving)?;
-    let wanted = Wanted::new(serving, text.pooling);
+    let wanted = Wanted::new(serving, takes.pooling());
     let proto = graph::read(&bytes)?;
     // The decoded copy holds the weights now.
     drop(bytes);
-    let source = Source::parse(&proto, &wanted)?;
-    probe::fixed_length(source.inputs.sequence, text)?;
-    probe::vocabulary(graph::graph(&proto)?, &source.inputs.ids, tokenizer)?;
+    let feed = Feed::of(graph::graph(&proto)?, takes)?;
+    let source = Source::parse(&proto, feed, &wanted)?;
     drop(proto);
-    let parts = Parts { serving, text, tokenizer };
-    Ok(TractEngine { shared: Arc::new(parts.shared(source, &wanted)?) })
+    let parts = Parts { serving, wanted };
+    Ok(TractEngine { shared: Arc::new(parts.shared(source)?) })
 }
 
-fn text_input(serving: &ServingConfig) -> Result<&TextInput, Refusal> {
-    match &serving.input {
-        Input::Text(text) => Ok(text),
-        _ => Err(Refusal::new("spec.input", "only text is supported yet")),
+/// Runs several shapes.
+fn try_shapes(shared: &Shared) -> Result<(), String> {
+    for rows in shared.feed.trials() {
+        let rows: Vec<&Row> = rows.iter().collect();
+        match shared.run(&rows) {
+            Ok(_) | Err(RunError::Dimensions(_)) => {}
+            Err(RunError::Runtime(words)) => return Err(words),
+        }
     }
+    Ok(())
 }
 
 fn cannot_run(words: &str) -> Refusal {

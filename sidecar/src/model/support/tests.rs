@@ -37,15 +37,35 @@ fn other_inputs_are_refused_by_name() {
         max_pixels: 1,
         urls: None,
     };
-    let tensor = TensorInput { shape: vec![13], dtype: TensorDtype::Float32 };
     let vocabulary = builtin("tokenizer.json", TINY_TOKENIZER);
     let inputs = [
         (Input::Image(image), "spec.input.image"),
-        (Input::Tensor(tensor), "spec.input.tensor"),
         (Input::Categorical(CategoricalInput { vocabulary }), "spec.input.categorical"),
     ];
     for (input, field) in inputs {
         assert_eq!(after(|contract| contract.serving.input = input), [field]);
+    }
+}
+
+#[test]
+fn a_tensor_of_floats_is_supported_and_others_are_refused_by_name() {
+    let refused = |dtype| {
+        let mut contract = tiny();
+        contract.serving.input = Input::Tensor(TensorInput { shape: vec![13], dtype });
+        unsupported(&contract).iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(refused(TensorDtype::Float32), [""; 0]);
+    let others = [
+        (TensorDtype::Float64, "Float64"),
+        (TensorDtype::Int32, "Int32"),
+        (TensorDtype::Int64, "Int64"),
+        (TensorDtype::Uint8, "Uint8"),
+        (TensorDtype::Int8, "Int8"),
+        (TensorDtype::Bool, "Bool"),
+    ];
+    for (dtype, name) in others {
+        let supported = "is not supported yet; supported: Float32";
+        assert_eq!(refused(dtype), [format!("spec.input.tensor.dtype: {name} {supported}")]);
     }
 }
 

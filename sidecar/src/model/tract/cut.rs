@@ -13,6 +13,8 @@ pub(super) struct Shapes {
     pub(super) bucketed: bool,
     /// Positions of the longest row that there can be.
     pub(super) longest: usize,
+    /// The most rows of a run, where their number is free.
+    pub(super) most: usize,
 }
 
 /// One run.
@@ -32,6 +34,16 @@ const SHORTEST_BUCKET: usize = 16;
 // === impl Shapes ===
 
 impl Shapes {
+    /// Whether all runs are of one shape.
+    pub(super) fn all_fixed(&self) -> bool {
+        self.batch.is_some() && self.sequence.is_some()
+    }
+
+    /// The same for a model of which every shape costs a plan: rows are run one by one, and few lengths are used.
+    pub(super) fn by_shape(self) -> Self {
+        Shapes { batch: self.batch.or(Some(1)), bucketed: true, ..self }
+    }
+
     /// The runs for rows of these lengths.
     pub(super) fn cuts(&self, lengths: &[usize]) -> Vec<Cut> {
         let mut order: Vec<usize> = (0..lengths.len()).collect();
@@ -64,7 +76,7 @@ impl Shapes {
 
     /// Whether a row of `sequence` positions, no fewer than the cut's, may join it.
     fn takes(&self, cut: &Cut, sequence: usize) -> bool {
-        let room = self.batch.is_none_or(|batch| cut.rows.len() < batch);
+        let room = cut.rows.len() < self.batch.unwrap_or(self.most);
         room && (self.masked || cut.sequence == sequence)
     }
 }
@@ -79,8 +91,14 @@ fn bucket(length: usize) -> usize {
 mod tests {
     use super::*;
 
-    const ANY: Shapes =
-        Shapes { batch: None, sequence: None, masked: true, bucketed: false, longest: 300 };
+    const ANY: Shapes = Shapes {
+        batch: None,
+        sequence: None,
+        masked: true,
+        bucketed: false,
+        longest: 300,
+        most: usize::MAX,
+    };
 
     fn cut(rows: &[usize], batch: usize, sequence: usize) -> Cut {
         Cut { rows: rows.to_vec(), batch, sequence }
@@ -120,6 +138,19 @@ mod tests {
     fn without_a_mask_there_are_no_buckets() {
         let shapes = Shapes { masked: false, bucketed: true, ..ANY };
         assert_eq!(shapes.positions(17), 17);
+    }
+
+    #[test]
+    fn rows_that_are_more_than_a_run_may_have_are_divided() {
+        let shapes = Shapes { sequence: Some(1), most: 2, ..ANY };
+        assert_eq!(shapes.cuts(&[0, 0, 0]), [cut(&[0, 1], 2, 1), cut(&[2], 1, 1)]);
+    }
+
+    #[test]
+    fn where_every_shape_costs_a_plan_rows_are_run_one_by_one() {
+        let shapes = Shapes { masked: false, ..ANY }.by_shape();
+        assert_eq!(shapes.cuts(&[5, 5]), [cut(&[0], 1, 5), cut(&[1], 1, 5)]);
+        assert_eq!(Shapes { batch: Some(3), ..ANY }.by_shape().batch, Some(3));
     }
 
     #[test]

@@ -94,6 +94,14 @@ pub(super) fn embedding_rows(graph: &GraphProto, ids: &str) -> Option<u64> {
     rows
 }
 
+/// Whether a node of the graph, or of one nested in it, is one of these operators.
+pub(super) fn has_operator(graph: &GraphProto, operators: &[&str]) -> bool {
+    graph.node.iter().any(|node| {
+        operators.contains(&node.op_type.as_str())
+            || node.attribute.iter().flat_map(subgraphs).any(|body| has_operator(body, operators))
+    })
+}
+
 /// Bytes of every constant of the graph.
 pub(super) fn weight_bytes(graph: &GraphProto) -> usize {
     graph.initializer.iter().map(Message::encoded_len).sum()

@@ -12,7 +12,7 @@ use crate::model::refusal::{Refusal, quote};
 /// The field that names an output.
 const NAME: &str = "spec.model.output.name";
 /// The field that says how long a vector is.
-pub(super) const DIMENSIONS: &str = "spec.model.output.dimensions";
+const DIMENSIONS: &str = "spec.model.output.dimensions";
 /// The field that says how tokens become one vector.
 const POOLING: &str = "spec.input.text.pooling";
 
@@ -30,13 +30,14 @@ pub(super) enum Layout {
 pub(super) struct Wanted<'a> {
     pub(super) name: Option<&'a str>,
     pub(super) dimensions: usize,
-    pub(super) pooling: Pooling,
+    /// `None`: the model's input is not made of tokens.
+    pub(super) pooling: Option<Pooling>,
 }
 
 // === impl Wanted ===
 
 impl<'a> Wanted<'a> {
-    pub(super) fn new(serving: &'a ServingConfig, pooling: Pooling) -> Self {
+    pub(super) fn new(serving: &'a ServingConfig, pooling: Option<Pooling>) -> Self {
         let dimensions = usize::try_from(serving.output.dimensions.get()).unwrap_or(usize::MAX);
         Wanted { name: serving.output.name.as_deref(), dimensions, pooling }
     }
@@ -88,24 +89,30 @@ impl<'a> Wanted<'a> {
         let layout = match fact.rank() {
             2 => Layout::Vectors,
             4 if one(1) && one(2) => Layout::Vectors,
-            3 => Layout::Tokens,
+            3 if self.pooling.is_some() => Layout::Tokens,
             _ => {
-                let sentence = format!(
-                    "output {name:?} has shape {shape}; it must be [batch, dimensions], \
-                     [batch, 1, 1, dimensions] or [batch, tokens, dimensions]"
-                );
+                let allowed = match self.pooling {
+                    None => "[batch, dimensions] or [batch, 1, 1, dimensions]",
+                    Some(_) => {
+                        "[batch, dimensions], [batch, 1, 1, dimensions] or [batch, tokens, dimensions]"
+                    }
+                };
+                let sentence = format!("output {name:?} has shape {shape}; it must be {allowed}");
                 return Err(Refusal::new(SOURCE, sentence));
             }
         };
         match (layout, self.pooling) {
-            (Layout::Tokens, Pooling::None) => {
+            (Layout::Tokens, Some(Pooling::None)) => {
                 let sentence = format!(
                     "None, but output {name:?} {shape} has a vector for each token; it must be Mean, CLS or LastToken"
                 );
                 return Err(Refusal::new(POOLING, sentence));
             }
-            (Layout::Vectors, Pooling::Mean | Pooling::Cls | Pooling::LastToken) => {
-                let pooling = pooling_name(self.pooling);
+            (
+                Layout::Vectors,
+                Some(pooling @ (Pooling::Mean | Pooling::Cls | Pooling::LastToken)),
+            ) => {
+                let pooling = pooling_name(pooling);
                 let sentence = format!(
                     "{pooling}, but output {name:?} {shape} has one vector a row already; it must be None"
                 );
@@ -114,19 +121,18 @@ impl<'a> Wanted<'a> {
             _ => {}
         }
         match last(fact) {
-            Some(size) if size != self.dimensions => Err(self.other_dimensions(&name, size)),
+            Some(size) if size != self.dimensions => Err(other_dimensions(self.dimensions, &name, size)),
             _ => Ok(layout),
         }
-    }
-
-    /// The refusal of a model whose vectors have `size` values.
-    pub(super) fn other_dimensions(&self, name: &str, size: usize) -> Refusal {
-        let sentence = format!("{}, but output {name:?} has {size}", self.dimensions);
-        Refusal::new(DIMENSIONS, sentence)
     }
 }
 
 // === free functions ===
+
+/// The refusal of a model that is said to give vectors of `dimensions` values, and gives `size`.
+pub(super) fn other_dimensions(dimensions: usize, output: &str, size: usize) -> Refusal {
+    Refusal::new(DIMENSIONS, format!("{dimensions}, but output {output:?} has {size}"))
+}
 
 fn last(fact: &TypedFact) -> Option<usize> {
     fact.shape.last().and_then(|dim| dim.to_usize().ok())

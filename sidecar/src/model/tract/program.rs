@@ -6,9 +6,11 @@ use parking_lot::Mutex;
 use tract_onnx::{pb::GraphProto, prelude::*, tract_hir::infer::InferenceModelExt};
 
 use super::{
-    SOURCE, graph,
+    SOURCE,
+    feed::Feed,
+    graph,
     output::{Layout, Wanted},
-    port::{Inputs, Port, Role, outputs},
+    port::{Port, outputs},
 };
 use crate::model::refusal::{Refusal, contained, quote};
 
@@ -27,7 +29,7 @@ const MAX_PLAN_BYTES: usize = 512 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Source {
     model: InferenceModel,
-    pub(super) inputs: Inputs,
+    pub(super) feed: Feed,
     outputs: Vec<Port>,
     /// The place of the output that the manifest names.
     named: Option<usize>,
@@ -65,7 +67,7 @@ pub(super) enum Program {
 pub(super) struct PlanCache {
     source: Source,
     dimensions: usize,
-    pooling: embark_crds::contract::Pooling,
+    pooling: Option<embark_crds::contract::Pooling>,
     plans: Mutex<Vec<((usize, usize), Plan)>>,
     /// Held while a plan is built, so that two threads do not build the same one.
     building: Mutex<()>,
@@ -77,10 +79,10 @@ impl Source {
     /// Parses a checked graph.
     pub(super) fn parse(
         proto: &tract_onnx::pb::ModelProto,
+        feed: Feed,
         wanted: &Wanted<'_>,
     ) -> Result<Self, Refusal> {
         let graph = graph::graph(proto)?;
-        let inputs = Inputs::of(graph)?;
         let outputs = outputs(graph);
         let named = wanted.named(&outputs)?;
         // Without it, names of intermediate shapes clash with the sizes that are run.
@@ -93,7 +95,7 @@ impl Source {
             Refusal::new(SOURCE, sentence)
         })?;
         let weight_bytes = graph::weight_bytes(graph);
-        Ok(Source { model, inputs, outputs, named, weight_bytes })
+        Ok(Source { model, feed, outputs, named, weight_bytes })
     }
 
     /// A plan for any shape, except where the file fixes one.
@@ -102,8 +104,9 @@ impl Source {
             Some(size) => size.to_dim(),
             None => self.model.new_sym_with_prefix(name).to_dim(),
         };
-        let batch = size(self.inputs.batch, "batch");
-        let sequence = size(self.inputs.sequence, "sequence");
+        let shapes = self.feed.shapes();
+        let batch = size(shapes.batch, "batch");
+        let sequence = size(shapes.sequence, "sequence");
         self.build([batch, sequence], wanted)
     }
 
@@ -131,9 +134,7 @@ impl Source {
         wanted: &Wanted<'_>,
     ) -> Result<(TypedModel, usize, Layout), BuildError> {
         let mut model = self.model.clone();
-        for (at, slot) in self.inputs.slots.iter().enumerate() {
-            let kind = if slot.wide { i64::datum_type() } else { i32::datum_type() };
-            let fact = InferenceFact::dt_shape(kind, shape.iter().cloned());
+        for (at, fact) in self.feed.facts(shape).into_iter().enumerate() {
             model.set_input_fact(at, fact).map_err(BuildError::of)?;
         }
         if let Some(at) = self.named {
@@ -291,9 +292,4 @@ fn check_operators(
             Err(Refusal::new(SOURCE, sentence))
         }
     }
-}
-
-/// Whether rows of different lengths may share a run.
-pub(super) fn masked(inputs: &Inputs) -> bool {
-    inputs.has(Role::Mask)
 }

@@ -5,8 +5,8 @@ use tract_onnx::prelude::*;
 
 use super::{
     cut::{Cut, Shapes},
+    feed::Feed,
     output::Layout,
-    port::{Inputs, Role, Slot},
     program::{Program, words},
 };
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) program: Program,
-    pub(super) inputs: Inputs,
+    pub(super) feed: Feed,
     pub(super) shapes: Shapes,
     /// The name of the output.
     pub(super) output: String,
@@ -31,7 +31,6 @@ pub(super) struct Shared {
     pub(super) dimensions: usize,
     pub(super) pooling: Pooling,
     pub(super) normalization: Normalization,
-    pub(super) pad_id: u32,
 }
 
 /// Why a run gave nothing.
@@ -75,10 +74,9 @@ impl Shared {
     /// The values of every row of a run.
     fn run_cut(&self, rows: &[&Row], cut: &Cut) -> Result<Vec<f32>, RunError> {
         let plan = self.program.plan((cut.batch, cut.sequence)).map_err(RunError::Runtime)?;
+        let rows: Vec<&Row> = cut.rows.iter().map(|&row| rows[row]).collect();
         let ran = contained(|| {
-            let inputs: TractResult<TVec<TValue>> =
-                self.inputs.slots.iter().map(|slot| self.tensor(*slot, rows, cut)).collect();
-            let outputs = plan.run(inputs?)?;
+            let outputs = plan.run(self.feed.tensors(&rows, cut)?)?;
             let output = outputs.first().ok_or_else(|| TractError::msg("no output"))?;
             let shape = output.shape().to_vec();
             let floats = output.cast_to::<f32>()?;
@@ -100,31 +98,8 @@ impl Shared {
             Some((&size, axes)) if axes == expected && size == self.dimensions => Ok(()),
             Some((&size, axes)) if axes == expected => Err(RunError::Dimensions(size)),
             _ => Err(RunError::Runtime(format!(
-                "the output has shape {shape:?} for {} rows of {} tokens",
-                cut.batch, cut.sequence
+                "the output has shape {shape:?}; before its last axis that must be {expected:?}"
             ))),
         }
-    }
-
-    fn tensor(&self, slot: Slot, rows: &[&Row], cut: &Cut) -> TractResult<TValue> {
-        let padding = if slot.role == Role::Ids { i64::from(self.pad_id) } else { 0 };
-        let mut values = vec![padding; cut.batch * cut.sequence];
-        for (place, positions) in values.chunks_exact_mut(cut.sequence).enumerate() {
-            let ids = cut.rows.get(place).map_or(&[][..], |&row| rows[row].tokens());
-            match slot.role {
-                Role::Ids => {
-                    for (position, id) in positions.iter_mut().zip(ids) {
-                        *position = i64::from(*id);
-                    }
-                }
-                // A row that only fills the run up has one token, so that nothing is divided by zero.
-                Role::Mask => positions.iter_mut().take(ids.len().max(1)).for_each(|p| *p = 1),
-                Role::Types => {}
-            }
-        }
-        let shape = [cut.batch, cut.sequence];
-        let tensor = Tensor::from_shape(&shape, &values)?;
-        let tensor = if slot.wide { tensor } else { tensor.cast_to::<i32>()?.into_owned() };
-        Ok(tensor.into_tvalue())
     }
 }
