@@ -68,7 +68,12 @@ impl fmt::Debug for CacheKey {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use bytes::Bytes;
+
     use super::*;
+    use crate::input::{Tensor, Text};
 
     fn space() -> SpaceId {
         SpaceId::from_bytes([7; 32])
@@ -87,6 +92,42 @@ mod tests {
     fn a_text_has_another_key_in_another_space() {
         let other = SpaceId::from_bytes([8; 32]);
         assert_ne!(CacheKey::of_text(&space(), "", "x"), CacheKey::of_text(&other, "", "x"));
+    }
+
+    #[test]
+    fn tensors_of_other_values_have_other_keys() {
+        let of = |values: &[f32]| {
+            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            CacheKey::of_tensor(&space(), &bytes)
+        };
+        let tensors = [&[1.0, 2.0][..], &[2.0, 1.0], &[1.0, 2.0, 0.0], &[1.0], &[0.0; 2], &[]];
+        let keys: BTreeSet<CacheKey> = tensors.iter().map(|values| of(values)).collect();
+        assert_eq!(keys.len(), tensors.len());
+        assert_eq!(of(&[1.0, 2.0]), of(&[1.0, 2.0]));
+    }
+
+    #[test]
+    fn a_tensor_and_a_text_never_share_a_key() {
+        for bytes in ["", "tensor", "text", "\0\0\0\0", "x".repeat(52).as_str()] {
+            let tensor = CacheKey::of_tensor(&space(), bytes.as_bytes());
+            for (prefix, text) in
+                [("", bytes), (bytes, ""), ("tensor", bytes), (bytes, "tensor"), (bytes, bytes)]
+            {
+                assert_ne!(tensor, CacheKey::of_text(&space(), prefix, text), "{prefix:?} {text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_input_has_the_key_of_its_kind_and_a_prompt_is_put_before_texts_alone() {
+        let bytes = Bytes::from_static(b"\x01\x02\x03\x04");
+        let text = Input::Text(Text::from_utf8(bytes.clone()).unwrap());
+        let tensor = Input::Tensor(Tensor::from_le_bytes(bytes.clone()));
+        let of = |prefix, input| CacheKey::of_input(&space(), prefix, input);
+        assert_ne!(of("", &text), of("", &tensor));
+        assert_ne!(of("a", &text), of("b", &text));
+        assert_eq!(of("a", &tensor), of("b", &tensor));
+        assert_eq!(of("", &tensor), CacheKey::of_tensor(&space(), &bytes));
     }
 
     #[test]

@@ -215,14 +215,16 @@ async fn other_inputs_are_refused_by_name() {
     let vocabulary = json!({"uri": "https://example.com/ids", "sha256": "0".repeat(64)});
     for (kind, input) in [
         ("image", image),
-        ("tensor", json!({"shape": [13]})),
         ("categorical", json!({"vocabulary": vocabulary})),
     ] {
         let manifest =
             tiny().without("/spec/input/text").with(&format!("/spec/input/{kind}"), input);
-        let expected = format!("spec.input.{kind}: is not supported yet; supported: text");
+        let expected = format!("spec.input.{kind}: is not supported yet; supported: text, tensor");
         assert_eq!(unsupported(&manifest).await, [expected]);
     }
+    let integers = tiny().with("/spec/input", json!({"tensor": {"shape": [13], "dtype": "Int64"}}));
+    let expected = "spec.input.tensor.dtype: Int64 is not supported yet; supported: Float32";
+    assert_eq!(unsupported(&integers).await, [expected]);
 }
 
 #[tokio::test]

@@ -21,3 +21,4 @@ mod misses;
 mod mounted;
 mod store_faults;
 mod surface;
+mod tensors;

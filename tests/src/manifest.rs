@@ -17,6 +17,9 @@ pub const TINY_SHA256: &str = "e5e89d887c74dccfc8bd097e87879085dd8c120bdae86b370
 pub const TOKENIZER_SHA256: &str =
     "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037";
 
+/// The vendored model of wines, from the repository's root.
+const WINE: &str = "examples/models/wine-pca8/model.onnx";
+
 /// A manifest that a test changes to its needs.
 #[derive(Clone, Debug)]
 pub struct Manifest(Value);
@@ -43,6 +46,21 @@ impl Manifest {
                 }},
             },
         }))
+    }
+
+    /// A model of tensors of floats, from a file: a tensor's shape, and the values of a vector.
+    pub fn of_tensors(name: &str, file: &Path, (shape, dimensions): (&[u32], usize)) -> Self {
+        let uri = format!("file://{}", file.display());
+        Manifest::tiny(name)
+            .with("/spec/model/source", json!({"uri": uri, "sha256": sha256(file)}))
+            .with("/spec/model/output/dimensions", dimensions)
+            .with("/spec/input", json!({"tensor": {"shape": shape}}))
+    }
+
+    /// The vendored model of wines: 13 numbers → 8, as they come out of it.
+    pub fn wine(name: &str) -> Self {
+        Manifest::of_tensors(name, &programs::root().join(WINE), (&[13], 8))
+            .with("/spec/model/output/normalization", "None")
     }
 
     /// all-MiniLM-L6-v2 from the files that `tests/run` makes, by the output that is pooled inside of the model.

@@ -1,10 +1,28 @@
-//! Writes a small ONNX model, for tests that need an odd one. The messages hold what it needs of onnx.proto, no more.
+//! Writes ONNX models: a small one for tests that need an odd one, and a dense tower. The messages hold what they need of
+//! onnx.proto, no more.
 
 use prost::Message;
+
+use crate::random::Random;
 
 const FLOAT: i32 = 1;
 const INT64: i32 = 7;
 const COLUMNS: i64 = 4;
+
+/// The layers of a [`Tower`]: what goes in, and what comes out of each.
+const WIDTHS: [usize; 4] = [13, 512, 512, 64];
+
+/// A dense tower over tabular features: `features` float [batch, 13] → 512 → 512 → `embedding` float [batch, 64], ReLU
+/// between. Its weights are noise, the same for everyone.
+#[derive(Clone, Debug)]
+pub struct Tower(Vec<Layer>);
+
+/// One layer: a matrix [inputs, outputs], row-major, and a bias.
+#[derive(Clone, Debug)]
+struct Layer {
+    weights: Vec<f32>,
+    bias: Vec<f32>,
+}
 
 #[derive(Clone, PartialEq, Message)]
 struct Model {
@@ -96,17 +114,90 @@ struct Dim {
     param: Option<String>,
 }
 
+// === impl Tower ===
+
+impl Tower {
+    /// Values that go in.
+    pub const FEATURES: usize = WIDTHS[0];
+    /// Values that come out.
+    pub const DIMENSIONS: usize = WIDTHS[3];
+
+    /// The tower.
+    pub fn new() -> Self {
+        let mut random = Random::new(13);
+        let layer = |widths: &[usize]| {
+            // So that values keep their size from layer to layer.
+            let reach = (6.0 / widths[0] as f32).sqrt();
+            let mut noise = |count| {
+                let value = |_| reach * (random.below(1 << 16) as f32 / 32_768.0 - 1.0);
+                (0..count).map(value).collect()
+            };
+            Layer { weights: noise(widths[0] * widths[1]), bias: noise(widths[1]) }
+        };
+        Tower(WIDTHS.windows(2).map(layer).collect())
+    }
+
+    /// The model as a file, opset 17.
+    pub fn onnx(&self) -> Vec<u8> {
+        let (mut nodes, mut constants) = (Vec::new(), Vec::new());
+        let mut input = "features".to_owned();
+        for (at, layer) in self.0.iter().enumerate() {
+            let [weights, bias] = ["weights", "bias"].map(|name| format!("{name}_{at}"));
+            let columns = WIDTHS[at + 1] as i64;
+            constants.push(floats(&weights, &[WIDTHS[at] as i64, columns], &layer.weights));
+            constants.push(floats(&bias, &[columns], &layer.bias));
+            let is_last = at + 1 == self.0.len();
+            let sum = if is_last { "embedding".to_owned() } else { format!("sum_{at}") };
+            nodes.push(node("Gemm", &[&input, &weights, &bias], &sum));
+            if !is_last {
+                input = format!("hidden_{at}");
+                nodes.push(node("Relu", &[&sum], &input));
+            }
+        }
+        let sizes = [Self::FEATURES, Self::DIMENSIONS].map(|size| size.to_string());
+        let graph = Graph {
+            node: nodes,
+            name: "tower".to_owned(),
+            initializer: constants,
+            input: vec![port("features", FLOAT, &["batch", &sizes[0]])],
+            output: vec![port("embedding", FLOAT, &["batch", &sizes[1]])],
+        };
+        encode(graph, 17)
+    }
+
+    /// What the model gives for a row, by plain arithmetic, of length 1.
+    pub fn vector(&self, features: &[f32]) -> Vec<f32> {
+        let mut values: Vec<f64> = features.iter().copied().map(f64::from).collect();
+        for (at, layer) in self.0.iter().enumerate() {
+            let mut sums: Vec<f64> = layer.bias.iter().copied().map(f64::from).collect();
+            for (value, weights) in values.iter().zip(layer.weights.chunks(sums.len())) {
+                for (sum, weight) in sums.iter_mut().zip(weights) {
+                    *sum += value * f64::from(*weight);
+                }
+            }
+            if at + 1 < self.0.len() {
+                sums.iter_mut().for_each(|sum| *sum = sum.max(0.0));
+            }
+            values = sums;
+        }
+        let length = values.iter().map(|value| value * value).sum::<f64>().sqrt();
+        values.into_iter().map(|value| (value / length) as f32).collect()
+    }
+}
+
+impl Default for Tower {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 // === free functions ===
 
 /// A text model: `input_ids` and `attention_mask` [batch, sequence] → `vectors` [batch, sequence, 4]: what a table of
 /// `rows` holds for each id, behind one operator of this name.
 pub fn lookup(rows: i64, operator: &str) -> Vec<u8> {
-    let table = Tensor {
-        dims: vec![rows, COLUMNS],
-        data_type: FLOAT,
-        float_data: (0..rows * COLUMNS).map(|place| 1.0 + (place % 7) as f32).collect(),
-        name: "table".to_owned(),
-    };
+    let values: Vec<f32> = (0..rows * COLUMNS).map(|place| 1.0 + (place % 7) as f32).collect();
+    let table = floats("table", &[rows, COLUMNS], &values);
     let dims = ["batch", "sequence"];
     let graph = Graph {
         node: vec![
@@ -118,9 +209,21 @@ pub fn lookup(rows: i64, operator: &str) -> Vec<u8> {
         input: vec![port("input_ids", INT64, &dims), port("attention_mask", INT64, &dims)],
         output: vec![port("vectors", FLOAT, &["batch", "sequence", "4"])],
     };
-    let model =
-        Model { ir_version: 8, graph: Some(graph), opset_import: vec![Opset { version: 13 }] };
-    model.encode_to_vec()
+    encode(graph, 13)
+}
+
+fn encode(graph: Graph, opset: i64) -> Vec<u8> {
+    let opset_import = vec![Opset { version: opset }];
+    Model { ir_version: 8, graph: Some(graph), opset_import }.encode_to_vec()
+}
+
+fn floats(name: &str, dims: &[i64], values: &[f32]) -> Tensor {
+    Tensor {
+        dims: dims.to_vec(),
+        data_type: FLOAT,
+        float_data: values.to_vec(),
+        name: name.to_owned(),
+    }
 }
 
 fn node(operator: &str, inputs: &[&str], output: &str) -> Node {

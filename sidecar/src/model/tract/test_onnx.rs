@@ -19,11 +19,15 @@ pub(super) struct Onnx {
 }
 
 impl Onnx {
+    /// Nothing.
+    pub(super) fn empty() -> Self {
+        Onnx { graph: GraphProto { name: "test".to_owned(), ..Default::default() } }
+    }
+
     /// Ids and mask of int64 [batch, sequence] → `tokens` float [batch, sequence, 4], looked up in a table of 40 rows. It
     /// has no output yet.
     pub(super) fn tokens() -> Self {
-        let graph = GraphProto { name: "test".to_owned(), ..Default::default() };
-        Onnx { graph }
+        Self::empty()
             .input("input_ids", DataType::Int64, &["batch", "sequence"])
             .input("attention_mask", DataType::Int64, &["batch", "sequence"])
             .table("table", VOCABULARY, |row, column| 1.0 + (row * 7 + column * 3) as f32 % 11.0)
@@ -69,14 +73,19 @@ impl Onnx {
     }
 
     /// An initialiser of floats, [rows, 4].
-    pub(super) fn table(mut self, name: &str, rows: i64, value: impl Fn(i64, i64) -> f32) -> Self {
-        let places = (0..rows).flat_map(|row| (0..DIMENSIONS).map(move |column| (row, column)));
+    pub(super) fn table(self, name: &str, rows: i64, value: impl Fn(i64, i64) -> f32) -> Self {
+        let value = |place| value(place / DIMENSIONS, place % DIMENSIONS);
+        self.floats(name, &[rows, DIMENSIONS], value)
+    }
+
+    /// An initialiser of floats, by their place in row-major order.
+    pub(super) fn floats(mut self, name: &str, dims: &[i64], value: impl Fn(i64) -> f32) -> Self {
         self.graph.initializer.retain(|tensor| tensor.name != name);
         self.graph.initializer.push(TensorProto {
             name: name.to_owned(),
             data_type: DataType::Float as i32,
-            dims: vec![rows, DIMENSIONS],
-            float_data: places.map(|(row, column)| value(row, column)).collect(),
+            dims: dims.to_vec(),
+            float_data: (0..dims.iter().product()).map(value).collect(),
             ..Default::default()
         });
         self

@@ -1,4 +1,4 @@
-use embark_crds::contract::Pooling;
+use embark_crds::contract::Input;
 use proptest::prelude::*;
 use tract_onnx::{
     pb::{StringStringEntryProto, tensor_proto::DataType},
@@ -6,8 +6,13 @@ use tract_onnx::{
 };
 
 use super::{test_onnx::Onnx, *};
-use crate::model::refusal::contained;
-use crate::model::test_support::{TINY_MODEL, output, text, tiny};
+use crate::model::{
+    refusal::contained,
+    test_support::{TINY_MODEL, output, text, tiny},
+    tokenizer::TokenizerFacts,
+};
+
+mod tensors;
 
 /// A tokenizer of the ids 0 to 39, which is as many as the test models' tables have rows.
 fn facts() -> TokenizerFacts {
@@ -23,8 +28,18 @@ fn serving(pooling: Pooling) -> ServingConfig {
 }
 
 fn load_and_probe(onnx: &Onnx, serving: &ServingConfig) -> Result<TractEngine, Refusal> {
-    let engine = load(onnx.bytes(), serving, &facts())?;
-    engine.probe(serving, &facts())?;
+    load_bytes(onnx.bytes(), serving)
+}
+
+fn load_bytes(bytes: Bytes, serving: &ServingConfig) -> Result<TractEngine, Refusal> {
+    let tokenizer = &facts();
+    let takes = match &serving.input {
+        Input::Text(input) => Takes::Text { input, tokenizer },
+        Input::Tensor(input) => Takes::Tensor(input),
+        other => panic!("{other:?}"),
+    };
+    let engine = load(bytes, serving, takes)?;
+    engine.probe()?;
     Ok(engine)
 }
 
@@ -316,7 +331,7 @@ fn a_tensor_that_an_operator_blows_up_is_refused() {
 fn a_file_that_is_not_onnx_is_refused() {
     for bytes in [&b""[..], b"not a model", b"{\"a\": 1}", &[0xff; 64], &TINY_MODEL[..1000]] {
         let bytes = Bytes::copy_from_slice(bytes);
-        let sentence = load(bytes, &serving(Pooling::None), &facts()).unwrap_err().to_string();
+        let sentence = load_bytes(bytes, &serving(Pooling::None)).unwrap_err().to_string();
         assert!(sentence.starts_with("spec.model.source: the file is not an ONNX model: "));
     }
 }
@@ -496,10 +511,7 @@ proptest! {
             let at = at.index(bytes.len());
             bytes[at] = value;
         }
-        let loaded = contained(|| {
-            let engine = load(bytes.into(), &serving(Pooling::None), &facts())?;
-            engine.probe(&serving(Pooling::None), &facts())
-        });
+        let loaded = contained(|| load_bytes(bytes.into(), &serving(Pooling::None)).map(drop));
         prop_assert!(loaded.is_ok(), "{loaded:?}");
     }
 }
