@@ -113,7 +113,11 @@ mod tests {
             for (prefix, text) in
                 [("", bytes), (bytes, ""), ("tensor", bytes), (bytes, "tensor"), (bytes, bytes)]
             {
-                assert_ne!(tensor, CacheKey::of_text(&space(), prefix, text), "{prefix:?} {text:?}");
+                assert_ne!(
+                    tensor,
+                    CacheKey::of_text(&space(), prefix, text),
+                    "{prefix:?} {text:?}"
+                );
             }
         }
     }

@@ -213,10 +213,7 @@ async fn a_name_that_is_given_twice_is_refused() {
 async fn other_inputs_are_refused_by_name() {
     let image = json!({"width": 224, "height": 224});
     let vocabulary = json!({"uri": "https://example.com/ids", "sha256": "0".repeat(64)});
-    for (kind, input) in [
-        ("image", image),
-        ("categorical", json!({"vocabulary": vocabulary})),
-    ] {
+    for (kind, input) in [("image", image), ("categorical", json!({"vocabulary": vocabulary}))] {
         let manifest =
             tiny().without("/spec/input/text").with(&format!("/spec/input/{kind}"), input);
         let expected = format!("spec.input.{kind}: is not supported yet; supported: text, tensor");

@@ -121,7 +121,9 @@ impl<'a> Wanted<'a> {
             _ => {}
         }
         match last(fact) {
-            Some(size) if size != self.dimensions => Err(other_dimensions(self.dimensions, &name, size)),
+            Some(size) if size != self.dimensions => {
+                Err(other_dimensions(self.dimensions, &name, size))
+            }
             _ => Ok(layout),
         }
     }

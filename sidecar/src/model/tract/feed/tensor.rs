@@ -125,9 +125,9 @@ fn fixed_batch(port: &Port, shape: &[usize]) -> Result<Option<usize>, Refusal> {
     };
     match dims.split_first() {
         Some((batch, axes)) if axes.len() == shape.len() && axes.iter().zip(shape).all(same) => {
-            batch.fixed(MAX_FIXED_BATCH).map_err(|why| {
-                Refusal::new(SOURCE, format!("input {:?} {why}", quote(&port.name)))
-            })
+            batch
+                .fixed(MAX_FIXED_BATCH)
+                .map_err(|why| Refusal::new(SOURCE, format!("input {:?} {why}", quote(&port.name))))
         }
         _ => {
             let sentence = format!(

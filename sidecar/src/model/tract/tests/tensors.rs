@@ -25,7 +25,8 @@ fn weight(row: usize, column: usize) -> f32 {
 
 /// What [`dense`] makes of a row, normalised.
 fn product(values: &[f32]) -> Vec<f32> {
-    let sum = |column| values.iter().enumerate().map(|(row, x)| x * weight(row, column)).sum::<f32>();
+    let sum =
+        |column| values.iter().enumerate().map(|(row, x)| x * weight(row, column)).sum::<f32>();
     let mut vector: Vec<f32> = (0..4).map(sum).collect();
     crate::embedding::normalize_l2(&mut vector);
     vector
