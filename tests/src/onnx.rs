@@ -181,6 +181,7 @@ impl Tower {
             values = sums;
         }
         let length = values.iter().map(|value| value * value).sum::<f64>().sqrt();
+        #[expect(clippy::cast_possible_truncation, reason = "values of a vector of length 1")]
         values.into_iter().map(|value| (value / length) as f32).collect()
     }
 }

@@ -28,8 +28,9 @@ pub enum Preparer {
 impl Preparer {
     /// What reads the tensors of a model.
     pub fn of_tensors(input: &TensorInput) -> Self {
-        let values: usize = input.shape.iter().map(|axis| *axis as usize).product();
-        Preparer::Tensor { bytes: values * input.dtype.size() as usize }
+        let values: u64 = input.shape.iter().map(|axis| u64::from(*axis)).product();
+        let bytes = usize::try_from(values * input.dtype.size()).unwrap_or(usize::MAX);
+        Preparer::Tensor { bytes }
     }
 
     /// The row of an input; `prefix` is put before texts.

@@ -14,19 +14,20 @@ fn dense(axes: &[&str]) -> Onnx {
         .input("x", DataType::Float, axes)
         .node("Flatten", &["x"], "flat")
         .attribute("axis", 1)
-        .table("table", VALUES as i64, |row, column| weight(row as usize, column as usize))
+        .table("table", VALUES as i64, |row, column| weight(row, column))
         .node("MatMul", &["flat", "table"], "vectors")
         .output("vectors", &["batch", "4"])
 }
 
-fn weight(row: usize, column: usize) -> f32 {
+fn weight(row: i64, column: i64) -> f32 {
     ((row * 5 + column * 3) % 7) as f32 - 2.0
 }
 
 /// What [`dense`] makes of a row, normalised.
 fn product(values: &[f32]) -> Vec<f32> {
-    let sum =
-        |column| values.iter().enumerate().map(|(row, x)| x * weight(row, column)).sum::<f32>();
+    let sum = |column| {
+        values.iter().enumerate().map(|(row, x)| x * weight(row as i64, column)).sum::<f32>()
+    };
     let mut vector: Vec<f32> = (0..4).map(sum).collect();
     crate::embedding::normalize_l2(&mut vector);
     vector
@@ -105,7 +106,7 @@ fn a_model_that_takes_one_row_at_a_time_is_given_one() {
         .input("x", DataType::Float, &["batch", "12"])
         .integers("one", &[1, 12])
         .node("Reshape", &["x", "one"], "flat")
-        .table("table", 12, |row, column| weight(row as usize, column as usize))
+        .table("table", 12, |row, column| weight(row, column))
         .node("MatMul", &["flat", "table"], "vectors")
         .output("vectors", &["batch", "4"]);
     let mut engine = loaded(&onnx, &[12]);
@@ -118,7 +119,7 @@ fn a_model_with_convolutions_is_planned_for_one_row() {
     let onnx = Onnx::empty()
         .input("x", DataType::Float, &["batch", "1", "3", "4"])
         .floats("kernels", &[4, 1, 3, 4], |place| {
-            weight(place as usize % VALUES, place as usize / VALUES)
+            weight(place % VALUES as i64, place / VALUES as i64)
         })
         .node("Conv", &["x", "kernels"], "boxed")
         .node("Flatten", &["boxed"], "vectors")
