@@ -14,7 +14,7 @@ fn dense(axes: &[&str]) -> Onnx {
         .input("x", DataType::Float, axes)
         .node("Flatten", &["x"], "flat")
         .attribute("axis", 1)
-        .table("table", VALUES as i64, |row, column| weight(row, column))
+        .table("table", VALUES as i64, weight)
         .node("MatMul", &["flat", "table"], "vectors")
         .output("vectors", &["batch", "4"])
 }
@@ -106,7 +106,7 @@ fn a_model_that_takes_one_row_at_a_time_is_given_one() {
         .input("x", DataType::Float, &["batch", "12"])
         .integers("one", &[1, 12])
         .node("Reshape", &["x", "one"], "flat")
-        .table("table", 12, |row, column| weight(row, column))
+        .table("table", 12, weight)
         .node("MatMul", &["flat", "table"], "vectors")
         .output("vectors", &["batch", "4"]);
     let mut engine = loaded(&onnx, &[12]);
