@@ -1,11 +1,12 @@
 //! The server as a process: builds the parts from the bottom up, and takes them down from the top.
 //!
 //! ```text
-//! manifests → listeners → models, metrics → tasks: load each model, health, admin port, gRPC
+//! manifests → listeners → models, metrics → tasks: load each model, follow policies, health, admin port, gRPC
 //! signal → not ready → drain wait → stop listening, finish calls → compute what waits → write the cache → end
 //! ```
 
 mod load;
+mod policy;
 
 use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
@@ -47,6 +48,7 @@ struct App {
     grpc: JoinHandle<()>,
     admin: JoinHandle<()>,
     loads: Vec<JoinHandle<()>>,
+    policies: JoinHandle<()>,
 }
 
 /// What both listeners were bound to.
@@ -110,6 +112,7 @@ impl App {
         let (stop, stopped) = watch::channel(false);
 
         let loader = load::Loader::new(&config.data_dir, cores, Arc::clone(&clock));
+        let policies = policy::start(&config.models, &models);
         let loads = load::start(loader, config.models, &models);
         let reporter = HealthReporter::new();
         let health = Health::new(reporter.clone(), models.clone(), readiness.clone());
@@ -131,7 +134,7 @@ impl App {
         let Listeners { grpc, admin: admin_listener } = listeners;
         let grpc = tokio::spawn(serve_grpc(grpc, services, health, stopped.clone()));
         let admin = tokio::spawn(serve_admin(admin_listener, admin, stopped));
-        Ok(App { models, readiness, stop, grpc, admin, loads })
+        Ok(App { models, readiness, stop, grpc, admin, loads, policies })
     }
 
     /// Resolves when every model has failed: then there is nothing to serve.
@@ -154,6 +157,7 @@ impl App {
         if timeout(CALLS_GRACE, self.grpc).await.is_err() {
             warn!("calls in flight did not finish in {CALLS_GRACE:?}");
         }
+        self.policies.abort();
         for load in self.loads {
             load.abort();
         }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use embark_crds::contract::{ADMIN_PORT, GRPC_PORT};
 
-use crate::telemetry::LogFormat;
+use crate::{grpc::client::Before, telemetry::LogFormat};
 
 /// Where every command's help has what they share, behind its own options.
 const LOGS: &str = "Logs";
@@ -34,6 +34,10 @@ pub enum Command {
     Serve(Serve),
     /// Embed texts with a running server, and print JSON lines.
     Embed(Embed),
+    /// Print the mean vector of many texts, ready to be a model's default vector.
+    Mean(Mean),
+    /// Make a running server, or every pod of a model, forget vectors.
+    Invalidate(Invalidate),
     /// Say what is wrong with manifests, without serving them.
     Check(Check),
 }
@@ -96,6 +100,65 @@ pub struct Embed {
     pub text: Vec<String>,
 }
 
+/// Print the mean vector of many texts, ready to be a model's default vector.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  embark-sidecar mean --model quickstart sentences.txt
+  shuf -n 10000 titles.txt | embark-sidecar mean --model quickstart -
+
+It prints one line of YAML, to be put behind spec.cache.defaultVector:
+  {type: Values, values: [0.0123, -0.0456]}
+The vector has the model's full dimensions, and length 1 when the model's vectors have. A text
+that fails ends it with 1 and the number of its line.")]
+pub struct Mean {
+    /// The server, such as 127.0.0.1:8081 or http://host:8081.
+    #[arg(long, env = "EMBARK_ADDRESS", default_value = "127.0.0.1:8081")]
+    pub address: String,
+    /// The model. May be left out when the server has one.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub model: String,
+    /// The prompt's name; by default the model's default prompt.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub prompt: String,
+    /// The texts, a line each; - is standard input. Blank lines are passed over.
+    pub file: PathBuf,
+}
+
+/// Make a running server, or every pod of a model, forget vectors.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  embark-sidecar invalidate --model quickstart --all
+  embark-sidecar invalidate --model quickstart --item \"Hello, world.\" --item \"Good bye.\"
+  embark-sidecar invalidate --model quickstart --all --all-pods dns:///quickstart-pods.default.svc:8081
+
+The model must allow it: spec.cache.allowInvalidation. Each server is answered for by a JSON line:
+address, instance, before (the time applied, by the server's own clock unless --before says it);
+or address and error. Ends with 1 when a server did not forget; the others have all the same.")]
+pub struct Invalidate {
+    /// The model. May be left out when the server has one.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub model: String,
+    /// Forget every vector of the model.
+    #[arg(long, required_unless_present = "item", conflicts_with = "item")]
+    pub all: bool,
+    /// Forget the vectors of this text, under every prompt. May be given several times.
+    #[arg(long, value_name = "TEXT", num_args = 1..)]
+    pub item: Vec<String>,
+    /// Forget what was begun at or before this time, such as 2026-01-31T12:00:00Z; by default now.
+    #[arg(long, value_name = "TIME")]
+    pub before: Option<Before>,
+    /// The server, such as 127.0.0.1:8081 or http://host:8081. By default EMBARK_ADDRESS, or 127.0.0.1:8081.
+    // Not clap's own env: the variable stands in every pod that a sidecar is injected into, and would forbid --all-pods.
+    #[arg(long, conflicts_with = "all_pods")]
+    pub address: Option<String>,
+    /// Every address that a name stands for, as the headless Service of a model does: dns:///HOST:PORT, with or without
+    /// dns:///, or several behind commas.
+    #[arg(long, value_name = "NAMES")]
+    pub all_pods: Option<String>,
+}
+
 /// Say what is wrong with manifests, without serving them.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -138,6 +201,12 @@ impl From<Target> for embark_crds::resolve::Target {
 }
 
 // === free functions ===
+
+/// The address given, the environment's, or the default one.
+pub fn address_or_default(given: Option<String>) -> String {
+    let from_environment = || std::env::var("EMBARK_ADDRESS").ok();
+    given.or_else(from_environment).unwrap_or_else(|| local(GRPC_PORT).to_string())
+}
 
 fn local(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))

@@ -3,6 +3,8 @@
 
 pub mod check;
 pub mod embed;
+pub mod invalidate;
+pub mod mean;
 
 use std::{fmt, io, process::ExitCode};
 

@@ -21,7 +21,9 @@ use crate::{
     model::{refusal::Refusal, support},
 };
 
+mod file;
 mod mounted;
+pub mod watch;
 
 /// The endings of files that are taken from a folder.
 const ENDINGS: [&str; 3] = ["yaml", "yml", "json"];
@@ -52,8 +54,19 @@ pub struct ModelConfig {
     pub contract: Contract,
     /// The folder that relative `file://` paths start from.
     pub base: PathBuf,
+    /// Where its cache policy is written down.
+    pub origin: Origin,
     /// What of it is not supported yet: then it is not loaded.
     pub unsupported: Vec<Refusal>,
+}
+
+/// Where a cache policy is written down, to be looked at again while it is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A file of manifests.
+    Manifest(PathBuf),
+    /// A mounted folder with a file for each version.
+    Folder(PathBuf),
 }
 
 /// A manifest and the file that it stands in.
@@ -136,7 +149,7 @@ fn model(path: &Path, manifest: &Manifest) -> Result<ModelConfig, Vec<String>> {
         return Err(unsupported.iter().map(|refusal| line(refusal)).collect());
     }
     let base = path.parent().unwrap_or(Path::new("")).to_owned();
-    Ok(ModelConfig { contract, base, unsupported })
+    Ok(ModelConfig { contract, base, origin: Origin::Manifest(path.to_owned()), unsupported })
 }
 
 /// Names that stand more than once, a line each. In a cluster a name may stand once in each namespace.
@@ -184,6 +197,12 @@ fn read(path: &Path) -> Result<Vec<Found>, Vec<String>> {
     fs::File::open(path)
         .and_then(|file| file.take(limit).read_to_end(&mut bytes))
         .map_err(unreadable)?;
+    parse(path, bytes)
+}
+
+/// The manifests of a file's bytes.
+fn parse(path: &Path, bytes: Vec<u8>) -> Result<Vec<Found>, Vec<String>> {
+    let line = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let text = String::from_utf8(bytes).map_err(|_| vec![line(&"is not UTF-8 text")])?;
     let manifests = manifest::read(&text)
         .map_err(|errors| errors.iter().map(|error| line(error)).collect::<Vec<_>>())?;

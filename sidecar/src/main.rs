@@ -28,6 +28,8 @@ fn run(command: Command) -> Result<(), cli::Failure> {
         match command {
             Command::Serve(arguments) => app::run(arguments).await,
             Command::Embed(arguments) => cli::embed::run(arguments).await,
+            Command::Mean(arguments) => cli::mean::run(arguments).await,
+            Command::Invalidate(arguments) => cli::invalidate::run(arguments).await,
             Command::Check(arguments) => cli::check::run(&arguments),
         }
     });

@@ -1,11 +1,16 @@
 //! Every metric of the sidecar, on a registry of its own. Label values come from closed sets, and the model's name. Handles
 //! are resolved once for each model, so that a hit touches no map.
 
+mod policy;
+
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
+
+use policy::PolicyFamilies;
+pub use policy::{PolicyMetrics, Reload};
 
 use crate::{
     cache::{CacheStatus, metrics::CacheMetrics, store::DiskState},
@@ -113,6 +118,7 @@ struct Families {
     ready: Family<ModelLabel, Gauge>,
     info: Family<InfoLabels, Gauge>,
     cache: CacheFamilies,
+    policy: PolicyFamilies,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -152,6 +158,8 @@ pub struct ModelMetrics {
     pub ready: Gauge,
     /// What the model's cache counts.
     pub cache: CacheMetrics,
+    /// What became of changes of its policy.
+    pub policy: PolicyMetrics,
     batch_items: Histogram,
     useful_tokens: Counter,
     padding_tokens: Counter,
@@ -251,6 +259,7 @@ impl Families {
             ready: Family::default(),
             info: Family::default(),
             cache: CacheFamilies::registered(registry),
+            policy: PolicyFamilies::registered(registry),
         };
         let f = &families;
         registry.register("requests", "Embed calls by reason (OK: answered)", f.requests.clone());
@@ -352,6 +361,7 @@ impl ModelMetrics {
             worker_restarts: families.worker_restarts.get_or_create_owned(&label),
             ready: families.ready.get_or_create_owned(&label),
             cache: families.cache.handles(&label),
+            policy: families.policy.handles(name),
             cache_entries: families.cache.entries.get_or_create_owned(&label),
             cache_memory_bytes: families.cache.memory_bytes.get_or_create_owned(&label),
             cache_healthy: families.cache.healthy.get_or_create_owned(&label),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use embark_crds::{
-    contract::{Contract, Input, Prompt},
+    contract::{CachePolicy, Contract, Input, Prompt},
     digest::SpaceId,
 };
 use tokio::sync::watch;
@@ -146,6 +146,32 @@ impl ServedModel {
     pub fn refresh_gauges(&self) {
         if let Some(runtime) = self.runtime.get() {
             self.metrics.cache_status(&runtime.cache.status());
+        }
+    }
+
+    /// Puts another cache policy in force. Its epoch is raised first: no caller that goes by the new policy gets an entry
+    /// that it purges, and who sees the policy's hash knows that the disk remembers its epoch.
+    pub async fn follow(&self, policy: CachePolicy) {
+        let epoch = policy.epoch;
+        if let Some(runtime) = self.runtime.get() {
+            self.raise_epoch(&runtime.cache, epoch).await;
+        }
+        self.policy.replace(policy);
+        // Once more, for a cache that came into use meanwhile under the policy before.
+        if let Some(runtime) = self.runtime.get() {
+            self.raise_epoch(&runtime.cache, epoch).await;
+        }
+    }
+
+    /// Makes a cache follow the policy's epoch, which may have been raised while the cache was being opened.
+    pub async fn raise_policy_epoch(&self, cache: &Cache) {
+        let epoch = self.policy.load().cache.epoch;
+        self.raise_epoch(cache, epoch).await;
+    }
+
+    async fn raise_epoch(&self, cache: &Cache, epoch: u64) {
+        if let Err(error) = cache.raise_epoch(epoch).await {
+            tracing::warn!(model = self.name(), "{error}");
         }
     }
 

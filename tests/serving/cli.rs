@@ -316,7 +316,7 @@ async fn a_log_that_nobody_reads_does_not_end_the_server() {
 async fn help_explains_every_command_and_option() {
     let whole = embark(["--help"], b"").await;
     assert_eq!((whole.code, whole.errors.as_str()), (0, ""));
-    for command in ["serve", "embed", "check"] {
+    for command in ["serve", "embed", "mean", "invalidate", "check"] {
         let short = whole.output.lines().find(|line| line.trim_start().starts_with(command));
         assert!(short.is_some_and(|line| line.split_whitespace().count() > 3), "{}", whole.output);
         let help = embark([command, "--help"], b"").await;

@@ -95,19 +95,19 @@ enum Change {
     Rename,
 }
 
-fn options(folder: &Path) -> Options {
+pub(crate) fn options(folder: &Path) -> Options {
     let (models, data) = (Some(folder.join("models")), folder.join("data"));
     Options { models, data, ..Options::default() }
 }
 
 /// What the operator makes of a manifest.
-fn contract(manifest: &Manifest) -> Contract {
+pub(crate) fn contract(manifest: &Manifest) -> Contract {
     let manifest = manifest::read(&manifest.to_string()).unwrap().remove(0);
     resolve(&manifest.metadata.name, &manifest.spec, Target::Cluster).unwrap()
 }
 
 /// Writes a contract as ConfigMaps are mounted.
-fn mount(folder: &Path, name: &str, contract: &Contract) {
+pub(crate) fn mount(folder: &Path, name: &str, contract: &Contract) {
     let model = folder.join("models").join(name);
     for (part, json) in [("contract", contract.serving_json()), ("policy", contract.policy_json())]
     {

@@ -163,7 +163,11 @@ async fn load(loader: &Loader, served: &Arc<ServedModel>, base: &Path) {
     let started = Instant::now();
     match loader.load(served, base).await {
         Ok(runtime) => {
+            // Before and after: the policy may be replaced at any time.
+            served.raise_policy_epoch(&runtime.cache).await;
+            let cache = Arc::clone(&runtime.cache);
             served.start(runtime);
+            served.raise_policy_epoch(&cache).await;
             let took = format!("{:.2?}", started.elapsed());
             info!(model = served.name(), took, "ready");
         }

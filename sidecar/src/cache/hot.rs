@@ -67,6 +67,11 @@ impl Hot {
         self.cache.retain(|_, entry| entry.created_ms > before_ms);
     }
 
+    /// Removes every entry of another epoch. Takes time in proportion to the entries.
+    pub fn retain_epoch(&self, epoch: u64) {
+        self.cache.retain(|_, entry| entry.epoch == epoch);
+    }
+
     /// The number of entries.
     pub fn entries(&self) -> u64 {
         self.cache.len() as u64

@@ -1,8 +1,8 @@
 //! How a cache forgets: off the threads that answer, and one invalidation's work at a time.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::task::spawn_blocking;
+use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
     Cache,
@@ -13,9 +13,41 @@ use crate::{
     key::CacheKey,
 };
 
+/// How long a raised epoch is waited for until it is on disk. A policy waits for it, and a disk that hangs must not keep
+/// it away for long: what it raised holds already.
+const EPOCH_LIMIT: Duration = Duration::from_secs(2);
+
 // === impl Cache ===
 
 impl Cache {
+    /// Makes entries of a lower epoch count no more, from before this is waited for; does nothing when the epoch is not
+    /// higher than the one that counts. Once this returns, the disk tier remembers it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotDurable`] when it holds only until a restart, as far as is known.
+    pub async fn raise_epoch(&self, epoch: u64) -> Result<(), Error> {
+        let rules = &self.memory.rules;
+        if rules.epoch() >= epoch {
+            return Ok(());
+        }
+        rules.raise_epoch(epoch);
+        let remembered = match &self.store {
+            Some(store) => timeout(EPOCH_LIMIT, store.raise_epoch(epoch)).await,
+            None => Ok(Ok(())),
+        };
+        let memory = self.memory.clone();
+        let purge = move || memory.hot.iter().for_each(|hot| hot.retain_epoch(epoch));
+        // Frees memory; no lookup gives an entry of another epoch.
+        let _ = self.in_turn(purge).await;
+        let why = match remembered {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(why)) => chain(&why),
+            Err(_) => format!("the disk cache did not answer within {EPOCH_LIMIT:?}"),
+        };
+        let message = format!("epoch {epoch} holds until this process restarts, no longer: {why}");
+        Err(Error::new(ErrorKind::NotDurable, message))
+    }
+
     /// Makes every entry created at or before `before_ms` count no more: once this returns, no lookup gives one.
     ///
     /// # Errors

@@ -41,11 +41,11 @@ pub async fn run(arguments: args::Embed) -> Result<(), Failure> {
     let failure = |error: CallFailed| Failure::Run(error.to_string());
     let args::Embed { address, model, prompt, dimensions, text } = arguments;
     let mut client = Client::connect(&address).await.map_err(failure)?;
-    let most = client.max_items(&model).await.map_err(failure)?;
+    let most = client.describe(&model).await.map_err(failure)?.max_items;
     // Whoever types lines wants each answered; whoever pipes them wants them answered fast.
     let typed = text.is_empty() && io::stdin().is_terminal();
-    let (batch, in_flight) = if typed { (1, 1) } else { (most.clamp(1, BATCH), IN_FLIGHT) };
-    let options = Options { model, prompt, dimensions };
+    let (batch, in_flight) = if typed { (1, 1) } else { (most.min(BATCH), IN_FLIGHT) };
+    let options = Options { model, prompt, dimensions, waits: false };
     let progress = progress(text.is_empty());
     let calls = stream::iter(batches(text, batch)).map(|texts| {
         let (mut client, options) = (client.clone(), options.clone());

@@ -2,15 +2,17 @@
 
 use std::{
     fs,
-    io::Read as _,
     path::{Path, PathBuf},
 };
 
-use embark_crds::contract::{Contract, files};
+use embark_crds::contract::{CachePolicy, Contract, ServingConfig, files};
 use serde::de::DeserializeOwned;
 
-use super::ModelConfig;
-use crate::model::support;
+use super::{ModelConfig, Origin, file, file::unreadable};
+use crate::{
+    model::{refusal::quote, support},
+    policy,
+};
 
 /// Reads the model of every folder in `folder`. What this sidecar does not serve yet is left to be said at the model:
 /// the pod stays, so that it can be asked why.
@@ -48,35 +50,59 @@ fn folders(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
 }
 
 fn model(folder: &Path) -> Result<ModelConfig, String> {
-    let serving = newest(&folder.join(files::SERVING_DIR))?;
-    let policy = newest(&folder.join(files::POLICY_DIR))?;
+    let (path, bytes) = read_newest(&folder.join(files::SERVING_DIR))?;
+    let serving: ServingConfig = parse(&path, &bytes)?;
+    let policies = folder.join(files::POLICY_DIR);
+    let (path, bytes) = read_newest(&policies)?;
+    let policy = self::policy(&path, &bytes, &serving)?;
     let contract = Contract { serving, policy };
     let name = &contract.serving.name;
     if folder.file_name().is_none_or(|folder| folder != name.as_str()) {
         return Err(format!("{}: holds the contract of another model, {name:?}", folder.display()));
     }
     let unsupported = support::unsupported(&contract);
-    Ok(ModelConfig { contract, base: folder.to_owned(), unsupported })
+    let origin = Origin::Folder(policies);
+    Ok(ModelConfig { contract, base: folder.to_owned(), origin, unsupported })
 }
 
-/// The newest version of a part that this sidecar reads.
-fn newest<T: DeserializeOwned>(folder: &Path) -> Result<T, String> {
-    let paths = files::VERSIONS.iter().map(|version| folder.join(files::file_name(*version)));
-    let Some(path) = paths.into_iter().find(|path| path.exists()) else {
-        let versions: Vec<String> = files::VERSIONS.iter().map(|v| files::file_name(*v)).collect();
-        return Err(format!("{}: has none of {}", folder.display(), versions.join(", ")));
-    };
-    let mut bytes = Vec::new();
-    fs::File::open(&path)
-        .and_then(|file| file.take(files::MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|error| unreadable(&path, &error))?;
-    if bytes.len() as u64 > files::MAX_FILE_BYTES {
-        return Err(format!("{}: has more than {} bytes", path.display(), files::MAX_FILE_BYTES));
+/// The policy that a file holds for a model.
+///
+/// # Errors
+/// Why it holds none, a sentence with its path.
+pub(super) fn policy(
+    path: &Path,
+    bytes: &[u8],
+    serving: &ServingConfig,
+) -> Result<CachePolicy, String> {
+    let policy: CachePolicy = parse(path, bytes)?;
+    if !files::VERSIONS.contains(&policy.version) {
+        let (path, version, read) = (path.display(), policy.version, files::VERSIONS);
+        return Err(format!("{path}: version: {version} is not one that is read: {read:?}"));
     }
-    serde_json::from_slice(&bytes)
-        .map_err(|error| format!("{}: is no contract: {error}", path.display()))
+    policy::fits(&policy, serving.output.dimensions)
+        .map_err(|refusal| format!("{}: {refusal}", path.display()))?;
+    Ok(policy)
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> String {
-    format!("{}: cannot be read: {error}", path.display())
+/// The file of the newest version of a part that this sidecar reads; `None`: there is none.
+pub(super) fn newest(folder: &Path) -> Option<PathBuf> {
+    let paths = files::VERSIONS.iter().map(|version| folder.join(files::file_name(*version)));
+    paths.into_iter().find(|path| path.exists())
+}
+
+/// The sentence for a folder without a part.
+pub(super) fn nothing_to_read(folder: &Path) -> String {
+    let versions: Vec<String> = files::VERSIONS.iter().map(|v| files::file_name(*v)).collect();
+    format!("{}: has none of {}", folder.display(), versions.join(", "))
+}
+
+fn read_newest(folder: &Path) -> Result<(PathBuf, Vec<u8>), String> {
+    let path = newest(folder).ok_or_else(|| nothing_to_read(folder))?;
+    let bytes = file::read(&path, files::MAX_FILE_BYTES)?;
+    Ok((path, bytes))
+}
+
+fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| format!("{}: is no contract: {}", path.display(), quote(error)))
 }

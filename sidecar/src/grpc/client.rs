@@ -1,6 +1,10 @@
 //! A client of the service, for the command line: messages in plain types, failures as sentences.
 
+mod forget;
+
 use std::time::Duration;
+
+pub use forget::{Before, Forgotten, NotATime, Scope};
 
 use embark_crds::contract::GRPC_PORT;
 use tokio::time::timeout;
@@ -11,7 +15,7 @@ use tonic::{
 use tonic_types::StatusExt as _;
 
 use crate::pb::client::{
-    EmbedRequest, EmbedResponse, GetModelRequest, Item, ItemResult, Source,
+    EmbedRequest, EmbedResponse, GetModelRequest, Item, ItemResult, OnMiss, Source,
     embedding_service_client::EmbeddingServiceClient, item::Input,
 };
 
@@ -28,6 +32,7 @@ const TEXT_REASONS: [&str; 6] =
 /// A connection to a server.
 #[derive(Clone, Debug)]
 pub struct Client {
+    channel: Channel,
     service: EmbeddingServiceClient<Channel>,
     /// HOST:PORT, for sentences.
     address: String,
@@ -42,6 +47,19 @@ pub struct Options {
     pub prompt: String,
     /// How many values of each vector; `None`: the model's.
     pub dimensions: Option<u32>,
+    /// Whether vectors are waited for, whatever the model's policy does about a miss.
+    pub waits: bool,
+}
+
+/// What a server says of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// The most items of a batch; at least 1.
+    pub max_items: usize,
+    /// The length of its full vectors.
+    pub dimensions: u32,
+    /// Whether its vectors have length 1.
+    pub normalized: bool,
 }
 
 /// What became of a text.
@@ -80,21 +98,26 @@ impl Client {
         let channel = endpoint.connect().await.map_err(|_| {
             CallFailed(format!("nothing answers at {address}; is embark-sidecar serving there?"))
         })?;
-        let service = EmbeddingServiceClient::new(channel).max_decoding_message_size(REPLY_BYTES);
-        Ok(Client { service, address })
+        let service = EmbeddingServiceClient::new(channel.clone());
+        let service = service.max_decoding_message_size(REPLY_BYTES);
+        Ok(Client { channel, service, address })
     }
 
-    /// The most items of a batch for a model; an empty name means the only one.
+    /// What a model is; an empty name means the only one.
     ///
     /// # Errors
     /// The server does not know it.
-    pub async fn max_items(&mut self, model: &str) -> Result<usize, CallFailed> {
+    pub async fn describe(&mut self, model: &str) -> Result<Described, CallFailed> {
         let request = GetModelRequest { model: model.to_owned() };
         let answer = timeout(ANSWER_LIMIT, self.service.get_model(request)).await;
         let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("")));
         let model = answer.map_err(|status| self.greeted(&status))?.into_inner().model;
         let model = model.ok_or_else(|| CallFailed("the server describes no model".to_owned()))?;
-        Ok(model.limits.map_or(1, |limits| limits.max_items) as usize)
+        Ok(Described {
+            max_items: model.limits.map_or(1, |limits| limits.max_items).max(1) as usize,
+            dimensions: model.dimensions,
+            normalized: model.normalized,
+        })
     }
 
     /// Embeds a batch; a text that fails does so alone.
@@ -161,6 +184,7 @@ impl Client {
             items: texts.into_iter().map(item).collect(),
             prompt: options.prompt.clone(),
             dimensions: options.dimensions.unwrap_or_default(),
+            on_miss: if options.waits { OnMiss::Wait.into() } else { 0 },
             ..Default::default()
         };
         let response: EmbedResponse = self.service.embed(request).await?.into_inner();

@@ -46,6 +46,10 @@ fn of_model(model: &ServedModel) -> ModelReport {
 
 fn of_cache(model: &ServedModel, status: CacheStatus) -> CacheReport {
     let limits = &model.contract.serving.cache;
+    let refused = status.epoch_refused.map(|refused| refused.message).unwrap_or_default();
+    let trouble = model.policy.trouble();
+    let sentences = [refused.as_str(), trouble.as_str()];
+    let said: Vec<&str> = sentences.into_iter().filter(|sentence| !sentence.is_empty()).collect();
     let (state, message) = match status.disk {
         cache::store::DiskState::Off => (DiskState::Off, String::new()),
         cache::store::DiskState::Healthy => (DiskState::Healthy, String::new()),
@@ -54,7 +58,7 @@ fn of_cache(model: &ServedModel, status: CacheStatus) -> CacheReport {
     let (bytes, size_limit) = (status.disk_bytes, limits.disk_bytes);
     CacheReport {
         epoch: status.epoch,
-        message: status.epoch_refused.map(|refused| refused.message).unwrap_or_default(),
+        message: said.join("; "),
         memory: MemoryReport {
             entries: status.memory_entries,
             bytes: status.memory_bytes,

@@ -89,7 +89,7 @@ fn sentences(examples: &Path) -> Result<Vec<String>> {
 /// Embeds a batch and notes what it took.
 async fn embed(server: &Server, sentences: &[String]) -> Result<Batch> {
     let mut client = Client::connect(&server.grpc).await?;
-    let most = client.max_items(MODEL).await?;
+    let most = client.describe(MODEL).await?.max_items;
     let options = Options { model: MODEL.to_owned(), ..Options::default() };
     let started = Instant::now();
     let mut embedded: Vec<Embedded> = Vec::new();

@@ -149,6 +149,14 @@ impl Store {
         self.rule(|done| Control::ForgetAll { before_ms, done }).await
     }
 
+    /// Makes a raised epoch last, as [`Store::forget`]: a later process refuses a lower one.
+    ///
+    /// # Errors
+    /// Why the epoch holds in this process alone.
+    pub async fn raise_epoch(&self, epoch: u64) -> Result<(), RuleError> {
+        self.rule(|done| Control::RaiseEpoch { epoch, done }).await
+    }
+
     /// How the tier is.
     pub fn state(&self) -> DiskState {
         self.shared.state()

@@ -30,6 +30,8 @@ pub(super) enum Control {
     Forget { keys: Vec<CacheKey>, before_ms: u64, done: oneshot::Sender<Result<(), RuleError>> },
     /// Entries created at or before the time do not count.
     ForgetAll { before_ms: u64, done: oneshot::Sender<Result<(), RuleError>> },
+    /// Entries of lower epochs do not count, nor does a policy that asks for one.
+    RaiseEpoch { epoch: u64, done: oneshot::Sender<Result<(), RuleError>> },
     /// The record of the key is bad.
     Remove(CacheKey),
     /// A reader of the databases of this opening met an error.
@@ -129,6 +131,9 @@ impl Writer {
             Control::ForgetAll { before_ms, done } => {
                 let _ = done.send(self.forget_all(before_ms));
             }
+            Control::RaiseEpoch { epoch, done } => {
+                let _ = done.send(self.raise_epoch(epoch));
+            }
             Control::Remove(key) => {
                 let pair = self.pair.clone();
                 self.wrote(within(WRITE_LIMIT, "a write", move || pair.remove(&key).map(|()| 64)));
@@ -187,11 +192,23 @@ impl Writer {
             return self.discard_for_a_rule();
         }
         self.meta.invalidated_before_ms = self.meta.invalidated_before_ms.max(Some(before_ms));
-        if let Err(error) = self.meta.write(&self.shared.folder) {
-            self.go_off(&error);
+        self.write_rule()
+    }
+
+    fn raise_epoch(&mut self, epoch: u64) -> Result<(), RuleError> {
+        if self.pair.young.is_none() {
             return self.discard_for_a_rule();
         }
-        Ok(())
+        self.meta.epoch = self.meta.epoch.max(epoch);
+        self.write_rule()
+    }
+
+    /// Brings a rule of the meta file to the disk.
+    fn write_rule(&mut self) -> Result<(), RuleError> {
+        self.meta.write(&self.shared.folder).or_else(|error| {
+            self.go_off(&error);
+            self.discard_for_a_rule()
+        })
     }
 
     /// The tier is off and cannot hold a rule: what it covers must go.

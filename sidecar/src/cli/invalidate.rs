@@ -1,0 +1,143 @@
+//! `invalidate`: one server is made to forget, or every pod behind a name, each answer a JSON line.
+
+use std::{
+    collections::BTreeSet,
+    io::{self, Write as _},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use futures_util::{StreamExt as _, stream};
+use serde::Serialize;
+use tokio::{net::lookup_host, time::timeout};
+
+use super::Failure;
+use crate::{
+    args,
+    grpc::client::{Before, CallFailed, Client, Forgotten, Scope},
+};
+
+/// Pods that are called at a time.
+const AT_ONCE: usize = 16;
+/// How long a name may take to become addresses.
+const LOOKUP_LIMIT: Duration = Duration::from_secs(10);
+/// What may stand before a name, as gRPC's own clients have it.
+const DNS: &str = "dns:///";
+
+/// What every pod is asked.
+///
+/// The time is sent as it was given, and to nobody when none was: each pod then takes its own present. Entries are dated by
+/// the clock of the pod that keeps them, so a present taken elsewhere would be refused as the future by a pod whose clock
+/// is behind, and would leave the newest entries of one that is ahead. Every pod is called after the command began, so
+/// whatever was there when it began is forgotten everywhere.
+#[derive(Clone, Debug)]
+struct Ask {
+    model: String,
+    scope: Scope,
+    before: Option<Before>,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    address: &'a str,
+    #[serde(flatten)]
+    outcome: Outcome<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Outcome<'a> {
+    Forgotten { instance: &'a str, before: &'a str },
+    Failed { error: String },
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A server did not forget; with many, each of them has its line all the same.
+pub async fn run(arguments: args::Invalidate) -> Result<(), Failure> {
+    let args::Invalidate { model, all: _, item, before, address, all_pods } = arguments;
+    let scope = if item.is_empty() { Scope::All } else { Scope::Texts(item) };
+    let ask = Ask { model, scope, before };
+    match all_pods {
+        Some(names) => every(&addresses(&names).await?, &ask).await,
+        None => {
+            let address = args::address_or_default(address);
+            let forgotten = ask.of(&address).await.map_err(|error| Failure::Run(error.to_string()))?;
+            super::read_on(print(&address, &Ok(forgotten))).map(drop)
+        }
+    }
+}
+
+// === impl Ask ===
+
+impl Ask {
+    async fn of(&self, address: &str) -> Result<Forgotten, CallFailed> {
+        let client = Client::connect(address).await?;
+        client.forget(&self.model, &self.scope, self.before).await
+    }
+}
+
+// === free functions ===
+
+/// Asks every server, some at a time, and prints what each says, by address.
+async fn every(addresses: &BTreeSet<SocketAddr>, ask: &Ask) -> Result<(), Failure> {
+    let calls = stream::iter(addresses).map(|address| async move {
+        let address = address.to_string();
+        let answer = ask.of(&address).await;
+        (address, answer)
+    });
+    let mut calls = calls.buffered(AT_ONCE);
+    let (mut failed, mut reads_on) = (0, true);
+    while let Some((address, answer)) = calls.next().await {
+        failed += usize::from(answer.is_err());
+        // Nobody may read any more; the other pods are to forget all the same.
+        reads_on = reads_on && super::read_on(print(&address, &answer))?;
+    }
+    match failed {
+        0 => Ok(()),
+        failed => {
+            let sentence = format!("{failed} of {} pods did not forget", addresses.len());
+            Err(Failure::Run(format!("{sentence}; their lines say why")))
+        }
+    }
+}
+
+fn print(address: &str, answer: &Result<Forgotten, CallFailed>) -> io::Result<()> {
+    let outcome = match answer {
+        Ok(Forgotten { instance, before }) => Outcome::Forgotten { instance, before },
+        Err(error) => Outcome::Failed { error: error.to_string() },
+    };
+    let mut out = io::stdout().lock();
+    serde_json::to_writer(&mut out, &Line { address, outcome })?;
+    out.write_all(b"\n")?;
+    out.flush()
+}
+
+/// Every address that the names stand for, each once.
+async fn addresses(names: &str) -> Result<BTreeSet<SocketAddr>, Failure> {
+    let mut addresses = BTreeSet::new();
+    for name in names.split(',') {
+        addresses.extend(resolve(name.trim()).await?);
+    }
+    Ok(addresses)
+}
+
+async fn resolve(name: &str) -> Result<BTreeSet<SocketAddr>, Failure> {
+    let (usage, run) = (
+        |what: &str| Failure::Usage(format!("--all-pods: {name:?} {what}")),
+        |what: &str| Failure::Run(format!("--all-pods: {name:?} {what}")),
+    );
+    let target = name.strip_prefix(DNS).unwrap_or(name);
+    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+    let has_port = target.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && is_port(port));
+    if !has_port || target.contains('/') {
+        return Err(usage("is not dns:///HOST:PORT or HOST:PORT, or several behind commas"));
+    }
+    let found = timeout(LOOKUP_LIMIT, lookup_host(target)).await;
+    let found = found.map_err(|_| run(&format!("was not resolved within {LOOKUP_LIMIT:?}")))?;
+    // A headless Service has no address while none of its pods is ready.
+    let found = found.map_err(|error| run(&format!("resolves to no address: {error}")))?;
+    let found: BTreeSet<SocketAddr> = found.collect();
+    if found.is_empty() { Err(run("resolves to no address")) } else { Ok(found) }
+}
