@@ -37,8 +37,9 @@ async fn the_mean_of_many_texts_is_a_default_vector_of_the_model() {
     let sentences = programs::root().join("examples/sentences.txt");
     let (block, values) = default_vector(&mean(&sidecar, &sentences, "").await);
 
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let served = Sidecar::serve(
-        tempfile::tempdir().unwrap().path(),
+        folders[0].path(),
         &Manifest::tiny("tiny")
             .with("/spec/cache/onMiss", "ReturnDefault")
             .with("/spec/cache/defaultVector", block),
@@ -51,11 +52,7 @@ async fn the_mean_of_many_texts_is_a_default_vector_of_the_model() {
     let text = fs::read_to_string(sentences).unwrap();
     let texts: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
     let mut sum = vec![0.0_f64; 128];
-    let by_hand = Sidecar::serve(
-        tempfile::tempdir().unwrap().path(),
-        &Manifest::tiny("tiny"),
-    )
-    .await;
+    let by_hand = Sidecar::serve(folders[1].path(), &Manifest::tiny("tiny")).await;
     for result in by_hand.embed(&texts).await {
         sum.iter_mut().zip(&result.vector).for_each(|(sum, value)| *sum += f64::from(*value));
     }

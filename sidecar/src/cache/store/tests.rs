@@ -2,6 +2,7 @@
 
 mod damage;
 mod disks;
+mod epoch;
 mod waits;
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
