@@ -83,7 +83,8 @@ pub fn fits(policy: &CachePolicy, dimensions: NonZeroU32) -> Result<(), Refusal>
         return Ok(());
     };
     if values.len() != dimensions.get() as usize {
-        let sentence = format!("has {} numbers; the model's vectors have {dimensions}", values.len());
+        let sentence =
+            format!("has {} numbers; the model's vectors have {dimensions}", values.len());
         return Err(Refusal::new(FIELD, sentence));
     }
     if values.iter().any(|value| !value.is_finite()) {

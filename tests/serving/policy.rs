@@ -206,7 +206,8 @@ async fn a_bad_file_leaves_the_policy_in_force_and_a_good_one_heals_it() {
         assert_eq!(lines, 1, "it is said once");
     }
     fs::remove_file(mounted.policy().join("..data")).unwrap();
-    until("a missing file is told", async || policy(&sidecar).await.1.contains("has none of")).await;
+    until("a missing file is told", async || policy(&sidecar).await.1.contains("has none of"))
+        .await;
     assert_eq!(reloads(&sidecar, "unreadable").await, 2);
     mounted.change(&tiny());
     until("the message goes", async || policy(&sidecar).await.1.is_empty()).await;
@@ -266,7 +267,10 @@ async fn a_manifest_is_followed_in_its_policy_and_says_what_takes_a_restart() {
     let _ = options.with(&allowing.clone().with("/spec/batching/maxItems", 8));
     until_followed(&sidecar, &hash).await;
     let (hash, message) = policy(&sidecar).await;
-    assert!(message.contains("tiny: spec.batching has changed, which takes a restart"), "{message}");
+    assert!(
+        message.contains("tiny: spec.batching has changed, which takes a restart"),
+        "{message}"
+    );
     let _ = options.with(&allowing.clone().with("/spec/cache/ttl", "soon"));
     until("a bad manifest is told", async || policy(&sidecar).await.1.contains("soon")).await;
     assert_eq!(policy(&sidecar).await.0, hash);

@@ -63,7 +63,8 @@ pub async fn run(arguments: args::Invalidate) -> Result<(), Failure> {
         Some(names) => every(&addresses(&names).await?, &ask).await,
         None => {
             let address = args::address_or_default(address);
-            let forgotten = ask.of(&address).await.map_err(|error| Failure::Run(error.to_string()))?;
+            let forgotten =
+                ask.of(&address).await.map_err(|error| Failure::Run(error.to_string()))?;
             super::read_on(print(&address, &Ok(forgotten))).map(drop)
         }
     }
@@ -130,7 +131,8 @@ async fn resolve(name: &str) -> Result<BTreeSet<SocketAddr>, Failure> {
     );
     let target = name.strip_prefix(DNS).unwrap_or(name);
     let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
-    let has_port = target.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && is_port(port));
+    let has_port =
+        target.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && is_port(port));
     if !has_port || target.contains('/') {
         return Err(usage("is not dns:///HOST:PORT or HOST:PORT, or several behind commas"));
     }

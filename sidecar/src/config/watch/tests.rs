@@ -13,8 +13,7 @@ const MANIFEST: &str = include_str!("../../../../examples/quickstart.yaml");
 fn contract(change: impl FnOnce(&mut CachePolicy)) -> Contract {
     let manifest = manifest::read(MANIFEST).unwrap().remove(0);
     let name = &manifest.metadata.name;
-    let mut contract =
-        embark_crds::resolve::resolve(name, &manifest.spec, Target::Local).unwrap();
+    let mut contract = embark_crds::resolve::resolve(name, &manifest.spec, Target::Local).unwrap();
     change(&mut contract.policy);
     contract
 }
