@@ -131,7 +131,7 @@ pub struct Mean {
 Examples:
   embark-sidecar invalidate --model quickstart --all
   embark-sidecar invalidate --model quickstart --item \"Hello, world.\" --item \"Good bye.\"
-  embark-sidecar invalidate --model quickstart --all --all-pods dns:///quickstart-pods.default.svc:8081
+  embark-sidecar invalidate --model quickstart --all --all-pods dns:///quickstart-pods:8081
 
 The model must allow it: spec.cache.allowInvalidation. Each server is answered for by a JSON line:
 address, instance, before (the time applied, by the server's own clock unless --before says it);
