@@ -77,7 +77,7 @@ async fn blank_lines_are_passed_over_and_a_bad_one_is_named() {
     let long = format!("{}\n\n{}\n", "good\n".repeat(40), "x".repeat(17));
     let finished = mean(&sidecar, input, &long).await;
     assert_eq!((finished.code, finished.output.as_str()), (1, ""), "{finished:?}");
-    let sentence = "error: standard input: line 42: TEXT_TOO_LONG: ";
+    let sentence = "error: standard input: line 43: TEXT_TOO_LONG: ";
     assert!(finished.errors.starts_with(sentence), "{}", finished.errors);
 
     let nothing = mean(&sidecar, input, "\n\n").await;
