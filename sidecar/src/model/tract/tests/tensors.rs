@@ -56,7 +56,7 @@ fn tensor(values: &[f32]) -> Row {
 
 /// Rows that all differ.
 fn values() -> Vec<[f32; VALUES]> {
-    let row = |row| std::array::from_fn(|at| ((row * 31 + at * 17) % 23) as f32 / 4.0 - 2.0);
+    let row = |row: usize| std::array::from_fn(|at| ((row * 31 + at * 17) % 23) as f32 / 4.0 - 2.0);
     (0..5).map(row).collect()
 }
 
