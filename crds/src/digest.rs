@@ -13,6 +13,8 @@ use crate::contract::{
 
 /// The version of our own preprocessing and pooling. Raise it whenever a change of ours can change a vector.
 const PREPROCESSING_VERSION: u32 = 1;
+/// Bytes of a field's length.
+const LENGTH_BYTES: usize = 8;
 
 /// Everything that decides a vector, hashed. Only vectors of equal space compare.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,6 +23,29 @@ pub struct SpaceId([u8; 32]);
 /// A hash of one part of a contract, as names and annotations carry it: the same bytes, the same hash.
 pub fn of_part(json: &str) -> String {
     blake3::hash(json.as_bytes()).to_hex().to_string()
+}
+
+/// BLAKE3-256 keyed by a space, over fields, each preceded by its length in bytes as a little-endian u64.
+pub fn of_fields<const N: usize>(space: &SpaceId, fields: [&[u8]; N]) -> [u8; 32] {
+    /// What BLAKE3 hashes without a tree.
+    const CHUNK: usize = 1024;
+    let total = fields.iter().map(|field| LENGTH_BYTES + field.len()).sum::<usize>();
+    if total > CHUNK {
+        let mut hasher = FieldHasher(blake3::Hasher::new_keyed(space.as_bytes()));
+        fields.into_iter().for_each(|field| hasher.bytes(field));
+        return hasher.finish();
+    }
+    // In one go: a hasher that takes little by little costs a short text twice as much.
+    let mut chunk = [0; CHUNK];
+    let mut rest = &mut chunk[..];
+    for field in fields {
+        let (length, after) = rest.split_at_mut(LENGTH_BYTES);
+        length.copy_from_slice(&(field.len() as u64).to_le_bytes());
+        let (bytes, after) = after.split_at_mut(field.len());
+        bytes.copy_from_slice(field);
+        rest = after;
+    }
+    *blake3::keyed_hash(space.as_bytes(), &chunk[..total]).as_bytes()
 }
 
 /// BLAKE3-256 over fields, each preceded by its length in bytes as a little-endian u64.
@@ -74,11 +99,6 @@ impl FieldHasher {
         let mut hasher = FieldHasher(blake3::Hasher::new());
         hasher.text(purpose);
         hasher
-    }
-
-    /// A hash keyed by a space.
-    pub fn in_space(space: &SpaceId) -> Self {
-        FieldHasher(blake3::Hasher::new_keyed(space.as_bytes()))
     }
 
     /// Adds bytes.
@@ -187,4 +207,25 @@ fn hash_tensor(hasher: &mut FieldHasher, tensor: &TensorInput) {
         TensorDtype::Int8 => "Int8",
         TensorDtype::Bool => "Bool",
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However long the fields are, they are hashed as they would be little by little.
+    #[test]
+    fn fields_have_one_hash_however_it_is_made() {
+        let space = SpaceId::from_bytes([7; 32]);
+        for length in [0, 1, 900, 985, 986, 987, 1024, 5000] {
+            let long = vec![b'x'; length];
+            let mut hasher = FieldHasher(blake3::Hasher::new_keyed(space.as_bytes()));
+            [&b"query: "[..], b"text", &long].into_iter().for_each(|field| hasher.bytes(field));
+            assert_eq!(
+                of_fields(&space, [b"query: ", b"text", &long]),
+                hasher.finish(),
+                "{length}"
+            );
+        }
+    }
 }

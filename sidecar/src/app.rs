@@ -7,6 +7,7 @@
 
 mod load;
 mod policy;
+mod recent;
 
 use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
@@ -49,6 +50,7 @@ struct App {
     admin: JoinHandle<()>,
     loads: Vec<JoinHandle<()>>,
     policies: JoinHandle<()>,
+    recent: JoinHandle<()>,
 }
 
 /// What both listeners were bound to.
@@ -134,7 +136,8 @@ impl App {
         let Listeners { grpc, admin: admin_listener } = listeners;
         let grpc = tokio::spawn(serve_grpc(grpc, services, health, stopped.clone()));
         let admin = tokio::spawn(serve_admin(admin_listener, admin, stopped));
-        Ok(App { models, readiness, stop, grpc, admin, loads, policies })
+        let recent = recent::start(&models);
+        Ok(App { models, readiness, stop, grpc, admin, loads, policies, recent })
     }
 
     /// Resolves when every model has failed: then there is nothing to serve.
@@ -158,6 +161,7 @@ impl App {
             warn!("calls in flight did not finish in {CALLS_GRACE:?}");
         }
         self.policies.abort();
+        self.recent.abort();
         for load in self.loads {
             load.abort();
         }

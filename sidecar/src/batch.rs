@@ -18,7 +18,7 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 use embark_crds::contract::Batching;
 use tokio::time::Instant;
 
-use costs::Costs;
+use costs::{Costs, Measured};
 use queue::Queue;
 pub use queue::{Full, Place};
 use worker::Workers;
@@ -84,6 +84,19 @@ struct Waiting {
     _place: Place,
 }
 
+/// How busy the workers are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Load {
+    /// Threads that compute.
+    pub workers: usize,
+    /// Runs under way.
+    pub running: usize,
+    /// How long one worker alone would take for what waits.
+    pub backlog: Duration,
+    /// The longest that a run may take.
+    pub longest_run: Duration,
+}
+
 /// What a batcher is made for.
 #[derive(Clone, Copy, Debug)]
 pub struct BatcherConfig {
@@ -111,7 +124,7 @@ impl Batcher {
     ) -> std::io::Result<Self> {
         let mut costs = Costs::default();
         warm_up::measure(&mut *engine, &config, sample, &mut costs);
-        let queue = Queue::new(&config, engine.mixes_lengths(), costs, metrics.clone());
+        let queue = Queue::new(&config, engine.mixes_lengths(), costs, metrics.batch.clone());
         let queue = Arc::new(queue);
         let workers = Workers::start(&*engine, config.workers, &queue, &metrics)?;
         Ok(Batcher { queue, workers })
@@ -134,9 +147,14 @@ impl Batcher {
         self.queue.push(place, job)
     }
 
-    /// What runs were measured to take: rows, their length, seconds.
-    pub fn costs(&self) -> Vec<(u32, u32, f64)> {
+    /// What runs were measured to take.
+    pub fn costs(&self) -> Vec<Measured> {
         self.queue.costs.lock().measured()
+    }
+
+    /// How busy the workers are, and what waits for them.
+    pub fn load(&self) -> Load {
+        self.queue.load(self.workers.count())
     }
 
     /// Refuses further jobs, and ends the threads once what waits is computed. Blocks until then.
@@ -149,6 +167,21 @@ impl Batcher {
 impl Drop for Batcher {
     fn drop(&mut self) {
         self.queue.close();
+    }
+}
+
+// === impl Load ===
+
+impl Load {
+    /// How long what waits will take, with all workers on it.
+    pub fn wait(&self) -> Duration {
+        self.backlog.div_f64(self.workers.max(1) as f64)
+    }
+
+    /// 1 when all workers compute and nothing waits, and 1 more for each longest allowed run that waits for each of them.
+    pub fn saturation(&self) -> f64 {
+        let waiting = self.backlog.as_secs_f64() / self.longest_run.as_secs_f64().max(1e-3);
+        (self.running as f64 + waiting) / self.workers.max(1) as f64
     }
 }
 

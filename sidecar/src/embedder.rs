@@ -136,7 +136,7 @@ impl Call<'_> {
 
     fn hit(&self, hit: Hit, source: Source) -> EmbeddedItem {
         EmbeddedItem {
-            vector: self.cut(&hit.entry.vector),
+            vector: self.cut(hit.entry.vector),
             source: if hit.is_stale { Source::Stale } else { source },
             age_ms: hit.age_ms,
             tokens: hit.entry.tokens,
@@ -147,7 +147,7 @@ impl Call<'_> {
     /// What stands for a vector that is not there.
     fn default_item(&self) -> EmbeddedItem {
         EmbeddedItem {
-            vector: self.cut(&self.policy.default_vector),
+            vector: self.cut(self.policy.default_vector.clone()),
             source: Source::Default,
             age_ms: 0,
             tokens: 0,
@@ -155,7 +155,7 @@ impl Call<'_> {
         }
     }
 
-    fn cut(&self, vector: &Vector) -> Vector {
+    fn cut(&self, vector: Vector) -> Vector {
         let normalize = self.model.contract.serving.output.normalization == Normalization::L2;
         vector.cut(self.dimensions as usize, normalize)
     }

@@ -46,10 +46,15 @@ impl Vector {
         self.0.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]))
     }
 
+    /// The values' bytes, without a copy.
+    pub fn into_bytes(self) -> Bytes {
+        self.0
+    }
+
     /// The first `dimensions` values, divided by their Euclidean length when `normalize` is set.
-    pub fn cut(&self, dimensions: usize, normalize: bool) -> Vector {
+    pub fn cut(self, dimensions: usize, normalize: bool) -> Vector {
         if dimensions >= self.dimensions() {
-            return self.clone();
+            return self;
         }
         if !normalize {
             return Vector(self.0.slice(..dimensions * 4));

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use embark_crds::digest::{FieldHasher, SpaceId};
+use embark_crds::digest::{self, SpaceId};
 
 use crate::input::Input;
 
@@ -16,29 +16,21 @@ pub struct CacheKey([u8; 32]);
 impl CacheKey {
     /// The key of `text` behind a prompt's prefix (empty: no prompt). Neither is joined with the other, so no two pairs
     /// of prompt and text share a key.
-    pub fn of_text(space: &SpaceId, prefix: &str, text: &str) -> Self {
-        let mut hasher = FieldHasher::in_space(space);
-        hasher.text(prefix);
-        hasher.text("text");
-        hasher.text(text);
-        CacheKey(hasher.finish())
+    pub fn of_text(space: &SpaceId, prefix: &str, text: &[u8]) -> Self {
+        CacheKey(digest::of_fields(space, [prefix.as_bytes(), b"text", text]))
     }
 
     /// The key of an input; a prompt is put before texts alone.
     pub fn of_input(space: &SpaceId, prefix: &str, input: &Input) -> Self {
         match input {
-            Input::Text(text) => Self::of_text(space, prefix, text.as_str()),
+            Input::Text(text) => Self::of_text(space, prefix, text.as_bytes()),
             Input::Tensor(tensor) => Self::of_tensor(space, tensor.as_bytes()),
         }
     }
 
     /// The key of a tensor. Its shape and element type are the model's own, which the space holds.
     pub fn of_tensor(space: &SpaceId, values: &[u8]) -> Self {
-        let mut hasher = FieldHasher::in_space(space);
-        hasher.text("");
-        hasher.text("tensor");
-        hasher.bytes(values);
-        CacheKey(hasher.finish())
+        CacheKey(digest::of_fields(space, [b"", b"tensor", values]))
     }
 
     /// A key from its bytes, as a store gives them back.
@@ -82,8 +74,8 @@ mod tests {
     #[test]
     fn a_prompt_and_a_text_are_not_joined() {
         let (a, b) = (
-            CacheKey::of_text(&space(), "query: ", "x"),
-            CacheKey::of_text(&space(), "", "query: x"),
+            CacheKey::of_text(&space(), "query: ", b"x"),
+            CacheKey::of_text(&space(), "", b"query: x"),
         );
         assert_ne!(a, b);
     }
@@ -91,7 +83,7 @@ mod tests {
     #[test]
     fn a_text_has_another_key_in_another_space() {
         let other = SpaceId::from_bytes([8; 32]);
-        assert_ne!(CacheKey::of_text(&space(), "", "x"), CacheKey::of_text(&other, "", "x"));
+        assert_ne!(CacheKey::of_text(&space(), "", b"x"), CacheKey::of_text(&other, "", b"x"));
     }
 
     #[test]
@@ -115,7 +107,7 @@ mod tests {
             {
                 assert_ne!(
                     tensor,
-                    CacheKey::of_text(&space(), prefix, text),
+                    CacheKey::of_text(&space(), prefix, text.as_bytes()),
                     "{prefix:?} {text:?}"
                 );
             }
@@ -136,8 +128,9 @@ mod tests {
 
     #[test]
     fn the_unit_is_in_range_and_differs() {
-        let units: Vec<f64> =
-            (0..100).map(|i| CacheKey::of_text(&space(), "", &i.to_string()).unit()).collect();
+        let units: Vec<f64> = (0..100)
+            .map(|i| CacheKey::of_text(&space(), "", i.to_string().as_bytes()).unit())
+            .collect();
         assert!(units.iter().all(|u| (0.0..1.0).contains(u)));
         assert!(units.iter().sum::<f64>() > 30.0 && units.iter().sum::<f64>() < 70.0);
     }

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use bytes::Bytes;
 use embark_crds::{
     contract::{CachePolicy, Contract, Input, Prompt},
     digest::SpaceId,
@@ -33,10 +34,21 @@ pub struct ServedModel {
     pub policy: Arc<LivePolicy>,
     /// The space of its vectors.
     pub space: SpaceId,
+    /// The space and the digest of the model's file as every reply spells them.
+    pub spelled: Spelled,
     /// Its metrics.
     pub metrics: ModelMetrics,
     progress: watch::Sender<Progress>,
     runtime: OnceLock<Arc<Runtime>>,
+}
+
+/// What a model's vectors are known by, in hexadecimal digits.
+#[derive(Clone, Debug)]
+pub struct Spelled {
+    /// The space of its vectors.
+    pub space_id: Bytes,
+    /// The SHA-256 digest of its file.
+    pub model_digest: Bytes,
 }
 
 /// How far a model is.
@@ -97,12 +109,15 @@ impl ServedModel {
     /// A model that is not loaded yet.
     pub fn new(contract: Contract, metrics: ModelMetrics) -> Self {
         let space = SpaceId::of(&contract.serving);
-        metrics.identify(&contract.serving.model.sha256.to_string(), &space.to_string());
+        let (space_id, model_digest) =
+            (space.to_string(), contract.serving.model.sha256.to_string());
+        metrics.identify(&model_digest, &space_id);
+        let spelled = Spelled { space_id: space_id.into(), model_digest: model_digest.into() };
         let progress = Progress { state: State::Pending, message: String::new() };
         let (progress, runtime) = (watch::Sender::new(progress), OnceLock::new());
         let dimensions = contract.serving.output.dimensions.get() as usize;
         let policy = Arc::new(LivePolicy::new(contract.policy.clone(), dimensions));
-        ServedModel { contract, policy, space, metrics, progress, runtime }
+        ServedModel { contract, policy, space, spelled, metrics, progress, runtime }
     }
 
     /// Its name.
@@ -146,6 +161,7 @@ impl ServedModel {
     pub fn refresh_gauges(&self) {
         if let Some(runtime) = self.runtime.get() {
             self.metrics.cache_status(&runtime.cache.status());
+            self.metrics.batch.load(runtime.batcher.load(), runtime.flights.len());
         }
     }
 

@@ -149,8 +149,8 @@ fn result() -> impl Strategy<Value = server::ItemResult> {
 fn response() -> impl Strategy<Value = server::EmbedResponse> {
     (vec(result(), 0..6), any::<String>(), any::<u32>()).prop_map(|(results, text, dimensions)| {
         server::EmbedResponse {
-            space_id: text.clone(),
-            model_digest: text,
+            space_id: text.clone().into(),
+            model_digest: text.into(),
             dimensions,
             results,
             timings: Some(server::Timings { total_us: 7, ..Default::default() }),

@@ -145,3 +145,23 @@ async fn random_callers_are_all_answered_and_each_gets_its_own_vector() {
     }
     sidecar.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_model_says_how_much_waits_and_how_long() {
+    let folder = tempfile::tempdir().unwrap();
+    let sidecar = Sidecar::serve(folder.path(), &Manifest::minilm("minilm")).await;
+    let idle = sidecar.metric("embark_saturation_ratio", &[]).await;
+    assert!(idle < 0.01, "{idle}");
+    let busy = keep_busy(&sidecar, 128).await;
+    let queue = sidecar.model_status("minilm").await["queue"].clone();
+    assert!(queue["running"].as_u64() > Some(0) && queue["waitMs"].as_u64() > Some(0), "{queue}");
+    assert!(queue["flights"].as_u64() > Some(1), "{queue}");
+    let saturation = sidecar.metric("embark_saturation_ratio", &[]).await;
+    assert!(saturation > 1.0, "all compute, and more waits: {saturation}");
+    busy.join_all().await;
+    for total in ["embark_queue_wait_seconds_total", "embark_worker_busy_seconds_total"] {
+        assert!(sidecar.metric(total, &[]).await > 0.0, "{total}");
+    }
+    assert!(sidecar.metric("embark_flights", &[]).await < 0.5);
+    sidecar.stop().await;
+}

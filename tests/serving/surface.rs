@@ -184,6 +184,24 @@ async fn the_admin_port_answers_probes_and_tells_the_status() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_status_tells_what_runs_cost_and_how_often_the_cache_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let sidecar = Sidecar::serve(folder.path(), &Manifest::tiny("tiny")).await;
+    let none = sidecar.model_status("tiny").await["cache"]["recent"].clone();
+    assert_eq!(none, json!({"hits": 0, "items": 0}));
+    for _ in 0..4 {
+        sidecar.embed(&["a"]).await;
+    }
+    let model = sidecar.model_status("tiny").await;
+    let recent = &model["cache"]["recent"];
+    assert_eq!(recent, &json!({"hits": 3, "items": 4, "hitPercent": 75}));
+    let costs = model["queue"]["costs"].as_array().unwrap();
+    let one = costs.iter().find(|cost| cost["rows"] == 1).expect("one row was measured");
+    assert!(one["microseconds"].as_u64().unwrap() > 0 && one["length"].as_u64().unwrap() > 0);
+    sidecar.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn metrics_are_well_formed_and_count_what_happened() {
     let folder = tempfile::tempdir().unwrap();
     let sidecar = Sidecar::serve(folder.path(), &Manifest::tiny("tiny")).await;

@@ -82,6 +82,30 @@ pub struct QueueReport {
     pub max_cost: u32,
     /// Threads that take from the queue.
     pub workers: i64,
+    /// Runs under way.
+    #[serde(default)]
+    pub running: u64,
+    /// How long what waits will take, in milliseconds, with all workers on it.
+    #[serde(default)]
+    pub wait_ms: u64,
+    /// Vectors under way.
+    #[serde(default)]
+    pub flights: u64,
+    /// What runs were measured to take.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub costs: Vec<CostReport>,
+}
+
+/// What a run of one shape takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CostReport {
+    /// Rows of the run.
+    pub rows: u32,
+    /// The length of the longest row, in tokens; 1 for what is not text.
+    pub length: u32,
+    /// Microseconds on one thread.
+    pub microseconds: u64,
 }
 
 /// A model's cache.
@@ -93,10 +117,26 @@ pub struct CacheReport {
     /// What of the policy it does not follow, and why; or empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// Items answered in the last five minutes, and how many of them from the cache.
+    #[serde(default)]
+    pub recent: RecentReport,
     /// The memory tier.
     pub memory: MemoryReport,
     /// The disk tier.
     pub disk: DiskReport,
+}
+
+/// Items answered in the last five minutes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecentReport {
+    /// From the cache, fresh or stale.
+    pub hits: u64,
+    /// In all.
+    pub items: u64,
+    /// The share of the first in the second, in whole percent; absent when there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hit_percent: Option<u8>,
 }
 
 /// A cache's memory tier.

@@ -1,7 +1,7 @@
 //! What runs cost: seconds by rows and their length, measured before the model is ready and refined by every run after.
 //! Pure: it is told what was measured.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use embark_crds::contract::cost;
 
@@ -16,6 +16,17 @@ const GROWTH: f64 = 0.9;
 pub struct Costs {
     /// By the length of a bucket: by rows: seconds.
     cells: BTreeMap<u32, BTreeMap<u32, f64>>,
+}
+
+/// What runs of one shape take.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Measured {
+    /// Rows of the run.
+    pub rows: u32,
+    /// The length that they are padded to.
+    pub length: u32,
+    /// How long the run takes on one thread.
+    pub took: Duration,
 }
 
 // === impl Costs ===
@@ -59,12 +70,15 @@ impl Costs {
         *known += FRESH * (seconds - *known);
     }
 
-    /// Every cell: rows, length, seconds.
-    pub fn measured(&self) -> Vec<(u32, u32, f64)> {
-        let of = |(length, column): (&u32, &BTreeMap<u32, f64>)| {
-            column.iter().map(|(rows, seconds)| (*rows, *length, *seconds)).collect::<Vec<_>>()
-        };
-        self.cells.iter().flat_map(of).collect()
+    /// Every cell.
+    pub fn measured(&self) -> Vec<Measured> {
+        let cells = self.cells.iter().flat_map(|(length, column)| {
+            column.iter().map(|(rows, seconds)| {
+                let took = Duration::try_from_secs_f64(*seconds).unwrap_or_default();
+                Measured { rows: *rows, length: *length, took }
+            })
+        });
+        cells.collect()
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use embark_crds::contract::{Batching, cost};
@@ -14,11 +15,11 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::{
-    BatcherConfig, Job, Waiting,
+    BatcherConfig, Job, Load, Waiting,
     costs::{Costs, bucket},
     cut::{self, Lane, Next},
 };
-use crate::{flight::Take, input::Class, metrics::ModelMetrics};
+use crate::{flight::Take, input::Class, metrics::BatchMetrics};
 
 /// The share of the queue that the background may fill, so that what is waited for always finds room.
 const BACKGROUND_SHARE: u32 = 2;
@@ -65,7 +66,7 @@ pub(super) struct Queue {
     mixes_lengths: bool,
     state: Mutex<State>,
     changed: Condvar,
-    metrics: ModelMetrics,
+    metrics: BatchMetrics,
 }
 
 #[derive(Default)]
@@ -103,7 +104,7 @@ impl Queue {
         config: &BatcherConfig,
         mixes_lengths: bool,
         costs: Costs,
-        metrics: ModelMetrics,
+        metrics: BatchMetrics,
     ) -> Self {
         Queue {
             costs: Mutex::new(costs),
@@ -220,6 +221,31 @@ impl Queue {
         self.state.lock().running -= 1;
     }
 
+    pub(super) fn load(&self, workers: usize) -> Load {
+        let state = self.state.lock();
+        let costs = self.costs.lock();
+        let seconds = state.lanes.values().flatten().map(|line| self.seconds(line, &costs)).sum();
+        Load {
+            workers,
+            running: state.running,
+            backlog: Duration::from_secs_f64(seconds),
+            longest_run: self.batching.max_duration,
+        }
+    }
+
+    /// How long one worker takes for a line.
+    fn seconds(&self, line: &VecDeque<Waiting>, costs: &Costs) -> f64 {
+        let lengths: Vec<u32> = line
+            .iter()
+            .take(self.batching.max_items as usize)
+            .map(|w| w.job.row.length())
+            .collect();
+        let Some(longest) = lengths.iter().copied().max() else { return 0.0 };
+        let rows = cut::rows(&lengths, costs, &self.batching);
+        let rows_at_once = u32::try_from(rows).unwrap_or(u32::MAX);
+        costs.predict(rows_at_once, longest) * line.len() as f64 / rows as f64
+    }
+
     pub(super) fn close(&self) {
         self.state.lock().closed = true;
         self.changed.notify_all();
@@ -276,7 +302,7 @@ impl State {
         &mut self,
         (lane, class): (u32, Class),
         most: usize,
-        metrics: &ModelMetrics,
+        metrics: &BatchMetrics,
     ) -> Vec<Waiting> {
         let mut taken = Vec::with_capacity(most);
         let Some(lines) = self.lanes.get_mut(&lane) else { return taken };
@@ -304,7 +330,7 @@ impl State {
     }
 
     /// Drops rows that nobody wants any more.
-    fn sweep(&mut self, metrics: &ModelMetrics) -> bool {
+    fn sweep(&mut self, metrics: &BatchMetrics) -> bool {
         let mut swept = false;
         for lines in self.lanes.values_mut() {
             for class in Class::ALL {

@@ -292,7 +292,7 @@ fn a_row_that_nobody_wants_is_not_computed_and_makes_room() {
     assert_eq!(running.value(), Ok(1.0));
     assert!(waiting.into_iter().all(|row| row.value().is_ok()));
     assert_eq!(fixture.runs().concat(), [1, 3, 4]);
-    assert_eq!(fixture.metrics.cancelled.get(), 1);
+    assert_eq!(fixture.metrics.batch.cancelled.get(), 1);
     assert!(left.outcome.blocking_recv().is_err(), "it is told of nothing");
 }
 
@@ -306,7 +306,7 @@ fn a_panic_costs_its_row_alone() {
     let values: Vec<_> = together.into_iter().map(Submitted::value).collect();
     assert_eq!(values, [Ok(2.0), Err(ErrorKind::WorkerLost), Ok(3.0)]);
     // Once together and once alone.
-    assert_eq!(fixture.metrics.worker_restarts.get(), 2);
+    assert_eq!(fixture.metrics.batch.worker_restarts.get(), 2);
 }
 
 #[test]

@@ -27,7 +27,10 @@ use crate::{
 /// What computes gives way to what answers: hits stay quick while every core computes.
 const NICE: i32 = 10;
 
-pub(super) struct Workers(Mutex<Vec<JoinHandle<()>>>);
+pub(super) struct Workers {
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    count: usize,
+}
 
 struct Worker {
     /// Never run: fresh engines are made of it.
@@ -59,12 +62,16 @@ impl Workers {
             let name = format!("compute-{index}");
             threads.push(Builder::new().name(name).spawn(move || worker.work())?);
         }
-        metrics.workers.set(i64::try_from(count.get()).unwrap_or(i64::MAX));
-        Ok(Workers(Mutex::new(threads)))
+        metrics.batch.workers.set(i64::try_from(count.get()).unwrap_or(i64::MAX));
+        Ok(Workers { threads: Mutex::new(threads), count: count.get() })
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.count
     }
 
     pub(super) fn join(&self) {
-        for thread in std::mem::take(&mut *self.0.lock()) {
+        for thread in std::mem::take(&mut *self.threads.lock()) {
             // A worker contains the panics of its runs; one of its own making is in the log already.
             let _ = thread.join();
         }
@@ -92,6 +99,9 @@ impl Worker {
         let outcomes = self.run(&jobs, threads);
         let ran = started.elapsed();
         self.metrics.stage(Stage::Inference, ran.as_secs_f64());
+        self.metrics.batch.busy.inc_by(ran.as_secs_f64());
+        let waited = queued.iter().sum::<Duration>();
+        self.metrics.batch.queue_wait.inc_by(waited.as_secs_f64());
         for ((job, queued), result) in jobs.into_iter().zip(queued).zip(outcomes) {
             self.metrics.stage(Stage::Queue, queued.as_secs_f64());
             job.claim.complete(Outcome { result, queued, ran });
@@ -123,7 +133,7 @@ impl Worker {
         let run = catch_unwind(AssertUnwindSafe(|| engine.run(rows, threads)));
         let Ok(outcomes) = run else {
             self.engine = self.template.fork();
-            self.metrics.worker_restarts.inc();
+            self.metrics.batch.worker_restarts.inc();
             return Err(Error::new(ErrorKind::WorkerLost, "the computation panicked"));
         };
         let mut outcomes = outcomes?;
@@ -135,7 +145,7 @@ impl Worker {
         let count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
         let longest = rows.iter().map(|row| row.length()).max().unwrap_or(1);
         let useful: u64 = rows.iter().map(|row| u64::from(row.length())).sum();
-        self.metrics.ran(count, useful, u64::from(count) * u64::from(longest));
+        self.metrics.batch.ran(count, useful, u64::from(count) * u64::from(longest));
         // A run on all cores says nothing of one on one.
         if threads == Threads::One {
             self.queue.costs.lock().observe(count, longest, took.as_secs_f64());

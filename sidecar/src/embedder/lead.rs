@@ -181,7 +181,7 @@ impl Course {
     ) -> Option<Led> {
         let from = (self.terms.fill(), began, operation);
         let Ok((seat, led)) = board(&self.runtime, from, key, input) else {
-            self.metrics.dropped_fills.inc();
+            self.metrics.batch.dropped_fills.inc();
             return None;
         };
         seat.leave_behind();
@@ -244,7 +244,7 @@ impl Course {
     fn wanted(&self, lead: &Lead) -> Option<Class> {
         let wanted = lead.wanted();
         if wanted.is_none() {
-            self.metrics.cancelled.inc();
+            self.metrics.batch.cancelled.inc();
         }
         wanted
     }

@@ -37,8 +37,8 @@ pub(super) fn reply(
     }
     let results = reply.items.into_iter().map(|item| result(item, wanted.vectors)).collect();
     Ok(pb::EmbedResponse {
-        space_id: model.space.to_string(),
-        model_digest: model.contract.serving.model.sha256.to_string(),
+        space_id: model.spelled.space_id.clone(),
+        model_digest: model.spelled.model_digest.clone(),
         dimensions: reply.dimensions,
         results,
         timings: wanted.timings.then(|| timings(&reply.timings)),
@@ -68,7 +68,7 @@ fn common_failure(reply: &Reply) -> Option<&Error> {
 fn result(item: Result<EmbeddedItem, Error>, with_vector: bool) -> pb::ItemResult {
     match item {
         Ok(item) => pb::ItemResult {
-            vector: if with_vector { item.vector.as_bytes().clone() } else { Bytes::new() },
+            vector: if with_vector { item.vector.into_bytes() } else { Bytes::new() },
             source: source(item.source).into(),
             age_ms: item.age_ms,
             tokens: item.tokens,

@@ -36,11 +36,10 @@ impl Embeddings {
         let wanted = Wanted { vectors: !message.omit_vectors, timings: message.include_timings };
         let request = validate::request(model, message)?;
         let reply = self.embedder.embed(model, request).await?;
-        for item in &reply.items {
-            match item {
-                Ok(item) => model.metrics.item(item.source),
-                Err(error) => model.metrics.item_failed(error.kind),
-            }
+        let answered = reply.items.iter().flatten();
+        model.metrics.items(answered.map(|item| item.source));
+        for error in reply.items.iter().filter_map(|item| item.as_ref().err()) {
+            model.metrics.item_failed(error.kind);
         }
         convert::reply(model, reply, wanted)
     }

@@ -1,12 +1,15 @@
 //! `/status`: what the process serves and how it is, as JSON. The operator and people read it.
 
 use embark_crds::contract::report::{
-    CacheReport, DiskReport, DiskState, MemoryReport, ModelReport, QueueReport, Report,
+    CacheReport, CostReport, DiskReport, DiskState, MemoryReport, ModelReport, QueueReport,
+    RecentReport, Report,
 };
 
 use super::Admin;
 use crate::{
+    batch::costs::Measured,
     cache::{self, CacheStatus},
+    metrics::Answered,
     served::ServedModel,
 };
 
@@ -33,15 +36,42 @@ fn of_model(model: &ServedModel) -> ModelReport {
         model_digest: serving.model.sha256.to_string(),
         dimensions: serving.output.dimensions.get(),
         policy_hash: model.policy.load().hash.clone(),
-        queue: QueueReport {
-            items: model.metrics.queue_items.get(),
-            cost: model.metrics.queue_cost.get(),
-            max_items: serving.batching.queue_max_items,
-            max_cost: serving.batching.queue_max_tokens,
-            workers: model.metrics.workers.get(),
-        },
+        queue: of_queue(model),
         cache: model.runtime().ok().map(|runtime| of_cache(model, runtime.cache.status())),
     }
+}
+
+fn of_queue(model: &ServedModel) -> QueueReport {
+    let (batching, metrics) = (&model.contract.serving.batching, &model.metrics.batch);
+    let now = QueueReport {
+        items: metrics.queue_items.get(),
+        cost: metrics.queue_cost.get(),
+        max_items: batching.queue_max_items,
+        max_cost: batching.queue_max_tokens,
+        workers: metrics.workers.get(),
+        ..QueueReport::default()
+    };
+    let Ok(runtime) = model.runtime() else { return now };
+    let load = runtime.batcher.load();
+    QueueReport {
+        running: load.running as u64,
+        wait_ms: u64::try_from(load.wait().as_millis()).unwrap_or(u64::MAX),
+        flights: runtime.flights.len() as u64,
+        costs: runtime.batcher.costs().into_iter().map(of_cost).collect(),
+        ..now
+    }
+}
+
+fn of_cost(Measured { rows, length, took }: Measured) -> CostReport {
+    let microseconds = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    CostReport { rows, length, microseconds }
+}
+
+fn of_recent(answered: Answered) -> RecentReport {
+    let Answered { hits, items } = answered;
+    let percent = (hits * 100).checked_div(items);
+    let hit_percent = percent.and_then(|percent| u8::try_from(percent).ok());
+    RecentReport { hits, items, hit_percent }
 }
 
 fn of_cache(model: &ServedModel, status: CacheStatus) -> CacheReport {
@@ -59,6 +89,7 @@ fn of_cache(model: &ServedModel, status: CacheStatus) -> CacheReport {
     CacheReport {
         epoch: status.epoch,
         message: said.join("; "),
+        recent: of_recent(model.metrics.recently_answered()),
         memory: MemoryReport {
             entries: status.memory_entries,
             bytes: status.memory_bytes,

@@ -90,11 +90,11 @@ pub struct CacheControl {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct EmbedResponse {
     /// 64 hex digits; only vectors with equal space_id are comparable
-    #[prost(string, tag = "1")]
-    pub space_id: ::prost::alloc::string::String,
+    #[prost(bytes = "bytes", tag = "1")]
+    pub space_id: ::prost::bytes::Bytes,
     /// sha256 of the ONNX file
-    #[prost(string, tag = "2")]
-    pub model_digest: ::prost::alloc::string::String,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub model_digest: ::prost::bytes::Bytes,
     /// length of every vector below
     #[prost(uint32, tag = "3")]
     pub dimensions: u32,
