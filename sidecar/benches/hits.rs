@@ -24,7 +24,7 @@ use std::{
 
 use bytes::Bytes;
 use embark_sidecar::pb::client::{EmbedRequest, Item, item::Input};
-use measure::{BLOCKS, Target, cpu, median, pin, ratio};
+use measure::{BLOCKS, Target, cpu, median, pin, ratio, told};
 use null::{EMBED, NULL, RawClient, asking};
 use prost::Message as _;
 use tokio::time::Instant;
@@ -111,16 +111,19 @@ async fn throughput(server: &Child, address: &str) {
     ratio("hit1-cpu", median(costs), Target::AtMost(1.15));
 }
 
-/// The server's processor time for an item more, in microseconds.
+/// The server's processor time for an item more, in microseconds; beside it that of sending as many bytes more.
 async fn added_item(server: &Child, address: &str) {
     let (one, many) = (Sides::new(address, 1).await, Sides::new(address, 32).await);
-    let mut added = Vec::new();
+    let (mut added, mut carried) = (Vec::new(), Vec::new());
     for _ in 0..BLOCKS {
-        let small = busy(server, std::slice::from_ref(&one), true).await;
-        let large = busy(server, std::slice::from_ref(&many), true).await;
-        added.push((large.1 - small.1) * 1e6 / 31.0);
+        for (hits, times) in [(true, &mut added), (false, &mut carried)] {
+            let small = busy(server, std::slice::from_ref(&one), hits).await;
+            let large = busy(server, std::slice::from_ref(&many), hits).await;
+            times.push((large.1 - small.1) * 1e6 / 31.0);
+        }
     }
     ratio("hit32-item-us", median(added), Target::AtMost(1.0));
+    told("hit32-item-bytes-us", median(carried));
 }
 
 /// Calls a second, and the server's processor seconds of a call.

@@ -1,7 +1,7 @@
 //! What can go wrong with a call or with one of its items, as a closed list. It knows no transport: `grpc::status` maps
 //! a kind to its code.
 
-use std::fmt;
+use std::{fmt, ops::Deref};
 
 /// Why a call or an item failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,9 +52,13 @@ pub enum ErrorKind {
     NotDurable,
 }
 
-/// One failure: a sentence, and the field it is about.
+/// One failure: a sentence, and the field it is about. A pointer, so that what does not fail is not as large as it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct Error {
+pub struct Error(Box<Details>);
+
+/// What is known of a failure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Details {
     /// Why.
     pub kind: ErrorKind,
     /// The field, or empty.
@@ -131,7 +135,7 @@ impl Error {
     /// A failure that is about no field.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         let (field, value, allowed) = Default::default();
-        Error { kind, field, value, allowed, message: message.into() }
+        Error(Box::new(Details { kind, field, value, allowed, message: message.into() }))
     }
 
     /// A failure of a field: the sentence is made of its name, the value and what is allowed.
@@ -143,30 +147,40 @@ impl Error {
     ) -> Self {
         let (field, value, allowed) = (field.into(), abbreviate(value), allowed.into());
         let message = format!("{field}: {value:?} {allowed}");
-        Error { kind, field, value, allowed, message }
+        Error(Box::new(Details { kind, field, value, allowed, message }))
     }
 
     /// The same failure, with the field and the value that it is about.
     #[must_use]
-    pub fn about(self, field: impl Into<String>, value: &str) -> Self {
-        Error { field: field.into(), value: abbreviate(value), ..self }
+    pub fn about(mut self, field: impl Into<String>, value: &str) -> Self {
+        (self.0.field, self.0.value) = (field.into(), abbreviate(value));
+        self
     }
 
     /// The same failure, with its field below `parent`, in the sentence that opens with it too.
     #[must_use]
-    pub fn below(self, parent: &str) -> Self {
+    pub fn below(mut self, parent: &str) -> Self {
         let field = format!("{parent}.{}", self.field);
-        let message = match self.message.strip_prefix(&self.field) {
-            Some(rest) => format!("{field}{rest}"),
-            None => self.message,
-        };
-        Error { field, message, ..self }
+        if let Some(rest) = self.message.strip_prefix(&self.field) {
+            self.0.message = format!("{field}{rest}");
+        }
+        self.0.field = field;
+        self
     }
 
     /// The same failure, with what is allowed.
     #[must_use]
-    pub fn allowing(self, allowed: impl Into<String>) -> Self {
-        Error { allowed: allowed.into(), ..self }
+    pub fn allowing(mut self, allowed: impl Into<String>) -> Self {
+        self.0.allowed = allowed.into();
+        self
+    }
+}
+
+impl Deref for Error {
+    type Target = Details;
+
+    fn deref(&self) -> &Details {
+        &self.0
     }
 }
 

@@ -38,7 +38,7 @@ impl Readiness {
         }
         for model in self.models.iter() {
             if let Err(error) = model.runtime() {
-                return Err(error.message);
+                return Err(error.message.clone());
             }
         }
         Ok(())

@@ -25,6 +25,7 @@ use embark_sidecar::{
     metrics::Metrics,
     model::{artifact::ArtifactStore, load},
     served::{Runtime, ServedModel, ServedModels},
+    telemetry::{self, LogFormat},
 };
 use http::uri::PathAndQuery;
 use tokio::{net::TcpListener, sync::watch};
@@ -62,6 +63,8 @@ pub(crate) fn asking(request: usize, reply: usize) -> Bytes {
 
 /// Serves the quick start and the null method on one thread, and says where.
 pub(crate) fn serve() {
+    // As the program does: without a subscriber, spans that nobody asked for are rendered for another library.
+    telemetry::start(LogFormat::Text, "warn").expect("it was not started before");
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     runtime.expect("a runtime starts").block_on(async {

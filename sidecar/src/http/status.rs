@@ -76,7 +76,7 @@ fn of_recent(answered: Answered) -> RecentReport {
 
 fn of_cache(model: &ServedModel, status: CacheStatus) -> CacheReport {
     let limits = &model.contract.serving.cache;
-    let refused = status.epoch_refused.map(|refused| refused.message).unwrap_or_default();
+    let refused = status.epoch_refused.map(|refused| refused.message.clone()).unwrap_or_default();
     let trouble = model.policy.trouble();
     let sentences = [refused.as_str(), trouble.as_str()];
     let said: Vec<&str> = sentences.into_iter().filter(|sentence| !sentence.is_empty()).collect();

@@ -82,7 +82,7 @@ impl Tokenizer {
             Ok(row) => row.tokens().to_vec(),
             // A vocabulary of another script, which drops what it does not know.
             Err(error) if error.kind == ErrorKind::TextEmpty => vec![highest_id],
-            Err(error) => return Err(Refusal::new(FIELD, error.message)),
+            Err(error) => return Err(Refusal::new(FIELD, error.message.clone())),
         };
         Ok(tokenizer)
     }
