@@ -196,8 +196,7 @@ impl Cache {
 
     /// Keeps what an operation computed: in memory at once, on disk behind.
     pub fn fill(&self, operation: &Operation, key: CacheKey, entry: Entry) {
-        let standing = self.memory.rules.standing(&key);
-        if standing.invalidates(entry.created_ms) {
+        if !self.counts(operation, &key) {
             return;
         }
         operation.memory.insert(&key, &entry);
@@ -238,6 +237,12 @@ impl Cache {
             Some(store) => store.close(limit).await,
             None => true,
         }
+    }
+
+    /// Makes the disk tier hang until what it gives is dropped.
+    #[cfg(test)]
+    pub(crate) fn hold_disk_up(&self) -> Vec<std::sync::mpsc::Sender<()>> {
+        self.store.as_ref().expect("it has a disk tier").hold_readers_up()
     }
 
     fn epoch_refused(&self) -> Option<Error> {

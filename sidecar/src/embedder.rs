@@ -12,6 +12,9 @@ mod miss;
 mod reply;
 mod terms;
 
+#[cfg(test)]
+mod tests;
+
 use std::{num::NonZeroUsize, sync::Arc};
 
 use arc_swap::Guard;

@@ -25,6 +25,7 @@ use crate::{
     error::{Error, ErrorKind},
     input::Class,
     key::CacheKey,
+    metrics::Source,
 };
 
 /// The flights of one model.
@@ -95,8 +96,10 @@ pub struct Landed {
 pub enum Origin {
     /// The model gave it.
     Computed,
-    /// It was on disk.
-    Disk {
+    /// A tier of the cache had it.
+    Found {
+        /// Which one.
+        source: Source,
         /// Milliseconds since its computation began.
         age_ms: u64,
         /// Whether it is past its time to live, and computed anew.
@@ -141,6 +144,8 @@ struct State {
     phase: Phase,
     /// Whether it computes, whatever is on disk.
     computes: bool,
+    /// Whether it is led for somebody to whom what is on disk may be too old.
+    is_strict: bool,
     /// The class that it is led in.
     class: Class,
     followers: Vec<Follower>,
@@ -209,6 +214,7 @@ impl Flights {
             state: Mutex::new(State {
                 phase: Phase::Aboard,
                 computes: false,
+                is_strict: interest.is_strict,
                 class: interest.class,
                 followers: Vec::new(),
                 is_fill: false,
@@ -285,8 +291,14 @@ impl Lead {
     }
 
     /// It was looked for elsewhere; from now on it can only be computed.
-    pub fn computes(&self) {
+    pub fn set_computes(&self) {
         self.0.state.lock().computes = true;
+    }
+
+    /// Whether it can only be computed: it was looked for elsewhere, or took over followers to whom what is found may be
+    /// too old.
+    pub fn computes(&self) -> bool {
+        self.0.state.lock().computes
     }
 
     /// Goes on in another class. From then on, whoever waits leads a flight of its own and takes this one's followers.
@@ -361,8 +373,8 @@ impl Flight {
         self.state.lock().seat(self, class)
     }
 
-    /// Takes the followers of an older flight that was not begun, which ends it: what this one brings is younger, and so
-    /// serves them too.
+    /// Takes the followers of an older flight that was not begun, which ends it: what this one computes is younger, and so
+    /// serves them too. What it may find elsewhere is not.
     fn take_over(&self, older: &Flight) {
         let mut theirs = older.state.lock();
         if theirs.phase != Phase::Aboard {
@@ -371,6 +383,7 @@ impl Flight {
         theirs.phase = Phase::Ended;
         let mut ours = self.state.lock();
         ours.followers.append(&mut theirs.followers);
+        ours.computes |= theirs.computes || theirs.is_strict;
         ours.is_fill |= theirs.is_fill;
         ours.store |= theirs.store;
     }

@@ -17,7 +17,7 @@ impl CacheKey {
     /// The key of `text` behind a prompt's prefix (empty: no prompt). Neither is joined with the other, so no two pairs
     /// of prompt and text share a key.
     pub fn of_text(space: &SpaceId, prefix: &str, text: &[u8]) -> Self {
-        CacheKey(digest::of_fields(space, [prefix.as_bytes(), b"text", text]))
+        Self::of(space, (prefix, "text"), text)
     }
 
     /// The key of an input; a prompt is put before texts alone.
@@ -30,7 +30,17 @@ impl CacheKey {
 
     /// The key of a tensor. Its shape and element type are the model's own, which the space holds.
     pub fn of_tensor(space: &SpaceId, values: &[u8]) -> Self {
-        CacheKey(digest::of_fields(space, [b"", b"tensor", values]))
+        Self::of(space, ("", "tensor"), values)
+    }
+
+    /// The key of an image, by all bytes of its file. What they are made to fit is in the space.
+    pub fn of_image(space: &SpaceId, file: &[u8]) -> Self {
+        Self::of(space, ("", "image"), file)
+    }
+
+    /// The key of a category, by its id. The vocabulary is in the space.
+    pub fn of_category(space: &SpaceId, id: &str) -> Self {
+        Self::of(space, ("", "category"), id.as_bytes())
     }
 
     /// A key from its bytes, as a store gives them back.
@@ -41,6 +51,10 @@ impl CacheKey {
     /// The key's bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+
+    fn of(space: &SpaceId, (prefix, kind): (&str, &str), bytes: &[u8]) -> Self {
+        CacheKey(digest::of_fields(space, [prefix.as_bytes(), kind.as_bytes(), bytes]))
     }
 
     /// A number in 0..1 that belongs to the key and is spread evenly over keys.
@@ -111,6 +125,84 @@ mod tests {
                     "{prefix:?} {text:?}"
                 );
             }
+        }
+    }
+
+    /// Infinity keys an image by its height alone, a sound by its length; images are not served here yet.
+    #[test]
+    fn images_of_one_size_and_length_have_different_keys() {
+        // The head of a PNG of 2 × 3 pixels, and two bodies.
+        let head = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x02\0\0\0\x03\x08\x02\0\0\0";
+        let of = |body: &[u8]| CacheKey::of_image(&space(), &[head, body].concat());
+        assert_ne!(of(b"red red red"), of(b"red red red."));
+        assert_ne!(of(b"red red red"), of(b"red red rex"));
+        assert_eq!(of(b"red red red"), of(b"red red red"));
+    }
+
+    #[test]
+    fn equal_bytes_of_different_kinds_have_different_keys() {
+        for bytes in ["", "a", "image", "category", "tensor", "text", "\0"] {
+            let keys = BTreeSet::from([
+                CacheKey::of_text(&space(), "", bytes),
+                CacheKey::of_tensor(&space(), bytes.as_bytes()),
+                CacheKey::of_image(&space(), bytes.as_bytes()),
+                CacheKey::of_category(&space(), bytes),
+            ]);
+            assert_eq!(keys.len(), 4, "{bytes:?}");
+        }
+    }
+
+    /// Ids that are joined, cut or compared as numbers somewhere.
+    #[test]
+    fn categories_whose_ids_are_alike_have_different_keys() {
+        let ids = ["1", "01", "1 ", " 1", "1.0", "１", "1\n", "1,2", "12", "a-b", "a", "A", ""];
+        let keys: BTreeSet<CacheKey> =
+            ids.iter().map(|id| CacheKey::of_category(&space(), id)).collect();
+        assert_eq!(keys.len(), ids.len());
+    }
+
+    /// Triton leaves a tensor's shape and element type out of its key (as sglang did, sgl-project/sglang#22033): here they
+    /// are in the space, which the key is keyed by.
+    #[test]
+    fn equal_bytes_of_another_shape_or_element_type_have_different_keys() {
+        use embark_crds::contract::{Input, TensorDtype, TensorInput};
+        let of = |shape: &[u32], dtype| {
+            let mut serving = crate::model::test_support::tiny().serving;
+            serving.input = Input::Tensor(TensorInput { shape: shape.to_vec(), dtype });
+            CacheKey::of_tensor(&SpaceId::of(&serving), &[0; 48])
+        };
+        let dtypes = [
+            TensorDtype::Float32,
+            TensorDtype::Float64,
+            TensorDtype::Int32,
+            TensorDtype::Int64,
+            TensorDtype::Uint8,
+            TensorDtype::Int8,
+            TensorDtype::Bool,
+        ];
+        let shapes: [&[u32]; 8] =
+            [&[2, 3], &[3, 2], &[6], &[1, 6], &[6, 1], &[2, 3, 1], &[23], &[]];
+        let keys: BTreeSet<CacheKey> =
+            dtypes.iter().flat_map(|dtype| shapes.iter().map(|shape| of(shape, *dtype))).collect();
+        assert_eq!(keys.len(), dtypes.len() * shapes.len());
+    }
+
+    /// Keys of 32 bits collide from tens of thousands of items on (mastra-ai/mastra#17900), and 64 bits are no identity
+    /// (Triton's manual, mick-gsk/drift#431).
+    #[test]
+    fn a_hundred_thousand_texts_have_as_many_keys_and_every_part_of_a_key_varies() {
+        let keys: BTreeSet<[u8; 32]> = (0..100_000)
+            .map(|n| *CacheKey::of_text(&space(), "", n.to_string().as_bytes()).as_bytes())
+            .collect();
+        assert_eq!(keys.len(), 100_000);
+        for part in 0..4 {
+            let parts: BTreeSet<&[u8]> = keys.iter().map(|key| &key[8 * part..][..8]).collect();
+            assert_eq!(
+                parts.len(),
+                100_000,
+                "eight bytes from {} are not those of a hash",
+                8 * part
+            );
         }
     }
 

@@ -21,6 +21,7 @@ mod loading;
 mod mean;
 mod misses;
 mod mounted;
+mod peers;
 mod policy;
 mod store_faults;
 mod surface;

@@ -1,5 +1,7 @@
 //! The queue and its workers with an engine that obeys the test.
 
+mod lines;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{Condvar, Mutex};

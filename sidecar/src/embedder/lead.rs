@@ -20,7 +20,7 @@ use crate::{
     flight::{Ask, Interest, Joined, Landed, Lead, Origin, Seat, Stages, Take},
     input::{Class, Input},
     key::CacheKey,
-    metrics::{ModelMetrics, Stage},
+    metrics::{ModelMetrics, Source, Stage},
     served::Runtime,
 };
 
@@ -67,7 +67,7 @@ pub(super) fn join(
         match board(call.runtime, (interest, call.began, &operation), miss.key, miss.input) {
             Ok((seat, lead)) => {
                 waiting.push(Waiting { index, seat, leads: lead.is_some() });
-                led.extend(lead);
+                led.extend(lead.and_then(|lead| land_late(call, lead)));
             }
             Err(full) => refused.push((index, full)),
         }
@@ -82,8 +82,20 @@ pub(super) fn fill(pool: &CpuPool, call: &Call<'_>, misses: Vec<Miss>) {
     let course = Course::of(pool, call);
     let led = misses
         .into_iter()
-        .filter_map(|miss| course.lead_behind((call.began, &operation), miss.key, miss.input));
+        .filter_map(|miss| course.lead_behind((call.began, &operation), miss.key, miss.input))
+        .filter_map(|led| land_late(call, led));
     course.prepare(led.collect());
+}
+
+/// Lands what came into memory between the look into it and the lead, and gives what did not. A flight that landed in
+/// between could not be joined any more, and its key is not to be computed twice. From the lead on, others join.
+fn land_late(call: &Call<'_>, led: Led) -> Option<Led> {
+    let hit = call.in_memory(led.lead.key());
+    let hit = hit.filter(|hit| !hit.is_stale && !led.lead.computes());
+    let Some(Hit { entry, age_ms, is_stale }) = hit else { return Some(led) };
+    let origin = Origin::Found { source: Source::HitMemory, age_ms, is_stale };
+    led.lead.land(Ok(Landed { entry, origin, stages: Stages::default() }));
+    None
 }
 
 /// Joins a flight, or leads one.
@@ -144,7 +156,7 @@ impl Course {
         self.metrics.stage(Stage::Disk, disk.as_secs_f64());
         let mut missing = Vec::new();
         for (led, hit) in led.into_iter().zip(found) {
-            match hit.filter(|hit| self.terms.takes(hit.age_ms)) {
+            match hit.filter(|hit| self.terms.takes(hit.age_ms) && !led.lead.computes()) {
                 Some(hit) => missing.extend(self.land_found(led, hit, disk)),
                 None => missing.push(Led { disk, ..led }),
             }
@@ -161,7 +173,7 @@ impl Course {
     ) -> Option<Led> {
         let Led { lead, place, input, .. } = led;
         let (key, stages) = (*lead.key(), Stages { disk, ..Stages::default() });
-        let origin = Origin::Disk { age_ms, is_stale };
+        let origin = Origin::Found { source: Source::HitDisk, age_ms, is_stale };
         lead.land(Ok(Landed { entry, origin, stages }));
         drop(place);
         if !is_stale || !self.terms.refreshes() {
@@ -192,7 +204,7 @@ impl Course {
     fn prepare(&self, led: Vec<Led>) {
         let mut by_class = [Vec::new(), Vec::new()];
         for led in led {
-            led.lead.computes();
+            led.lead.set_computes();
             if let Some(class) = self.wanted(&led.lead) {
                 by_class[class as usize].push(led);
             }

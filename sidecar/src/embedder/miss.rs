@@ -106,7 +106,7 @@ fn landed(
     answers.timings.take_in(stages);
     let now_ms = call.runtime.cache.now_ms();
     let (source, age_ms, is_stale) = match origin {
-        Origin::Disk { age_ms, is_stale } => (Source::HitDisk, age_ms, is_stale),
+        Origin::Found { source, age_ms, is_stale } => (source, age_ms, is_stale),
         Origin::Computed if leads => (Source::Computed, 0, false),
         Origin::Computed => (Source::Coalesced, now_ms.saturating_sub(created_ms), false),
     };

@@ -155,7 +155,7 @@ async fn who_may_not_get_an_old_entry_follows_only_what_computes() {
     let strict = Interest { is_strict: true, ..WAITS };
     let (looks, first) = airport.lead(1, WAITS);
     let (computes, second) = airport.lead(1, strict);
-    second.computes();
+    second.set_computes();
     let other = airport.follow(1, strict);
     drop(first);
     second.land(airport.landed(7.0));
@@ -233,6 +233,149 @@ fn pick<T>(from: &mut Vec<T>, number: usize) -> Option<T> {
     (!from.is_empty()).then(|| from.swap_remove(number % from.len()))
 }
 
+/// What happens next to flights that are numbered in their order.
+#[derive(Clone, Debug)]
+enum Turn {
+    /// Somebody asks for a flight begun no earlier than the step of that number, if any.
+    Join { key: u8, class: Class, floor: Option<usize> },
+    /// It cancels, or its time is over.
+    Leave(usize),
+    /// Its wait budget is over.
+    LeaveBehind(usize),
+    /// A worker takes a flight's row.
+    Take(usize),
+    /// A run is over.
+    Land(usize),
+}
+
+fn course() -> impl Strategy<Value = Turn> {
+    let class = prop_oneof![Just(Class::Waiting), Just(Class::Background)];
+    let join = (0_u8..2, class, prop::option::weighted(0.3, any::<usize>()));
+    prop_oneof![
+        5 => join.prop_map(|(key, class, floor)| Turn::Join { key, class, floor }),
+        2 => any::<usize>().prop_map(Turn::Leave),
+        1 => any::<usize>().prop_map(Turn::LeaveBehind),
+        3 => any::<usize>().prop_map(Turn::Take),
+        2 => any::<usize>().prop_map(Turn::Land),
+    ]
+}
+
+/// Sees who comes and which flights are begun.
+struct Tower {
+    airport: Airport,
+    /// When each step was.
+    times: Vec<Instant>,
+    seats: Vec<(Seat, Option<Instant>)>,
+    /// Led, and not begun, with the class of their line.
+    aboard: Vec<(Lead, u8, Class)>,
+    begun: Vec<(Lead, u8)>,
+    /// Floors, by key.
+    asked: Vec<(u8, Instant)>,
+    /// Flights that have landed; each one's place is what it brought.
+    landed: Vec<Flown>,
+    /// Keys that somebody wants later, and since when.
+    behind: Vec<(u8, Instant)>,
+}
+
+struct Flown {
+    key: u8,
+    began: Instant,
+    landed: Instant,
+}
+
+impl Tower {
+    fn new(airport: Airport) -> Self {
+        let (seats, aboard, begun) = (Vec::new(), Vec::new(), Vec::new());
+        let (asked, landed, behind) = (Vec::new(), Vec::new(), Vec::new());
+        Tower { airport, times: vec![Instant::now()], seats, aboard, begun, asked, landed, behind }
+    }
+
+    fn step(&mut self, turn: Turn) {
+        // Each step has a time of its own.
+        let mut now = Instant::now();
+        while self.times.last().is_some_and(|last| *last >= now) {
+            now = Instant::now();
+        }
+        self.times.push(now);
+        match turn {
+            Turn::Join { key, class, floor } => self.join(key, class, floor),
+            Turn::Leave(number) => drop(pick(&mut self.seats, number)),
+            Turn::LeaveBehind(number) => {
+                let Some((seat, _)) = pick(&mut self.seats, number) else { return };
+                let key = seat.flight.key.as_bytes()[0];
+                if seat.leave_behind().is_none() {
+                    self.behind.push((key, now));
+                }
+            }
+            Turn::Take(number) => self.take(number),
+            Turn::Land(number) => {
+                if let Some((lead, key)) = pick(&mut self.begun, number) {
+                    self.land(lead, key);
+                }
+            }
+        }
+    }
+
+    fn join(&mut self, number: u8, class: Class, floor: Option<usize>) {
+        let floor = floor.map(|step| self.times[step % self.times.len()]);
+        self.asked.extend(floor.map(|floor| (number, floor)));
+        let interest = Interest { floor, class, ..WAITS };
+        match self.airport.try_join(number, interest, true).expect("there is room") {
+            Joined::Follows(seat) => self.seats.push((seat, floor)),
+            Joined::Leads(seat, lead, ()) => {
+                self.seats.push((seat, floor));
+                self.aboard.push((lead, number, class));
+            }
+        }
+    }
+
+    fn take(&mut self, number: usize) {
+        let Some((lead, key, class)) = pick(&mut self.aboard, number) else { return };
+        match lead.take(class) {
+            Take::Begin => {
+                for (other, _) in self.begun.iter().filter(|(_, begun)| *begun == key) {
+                    let needed = |(asked, floor): &(u8, Instant)| {
+                        *asked == key && other.0.began < *floor && *floor <= lead.0.began
+                    };
+                    assert!(self.asked.iter().any(needed), "a second computation, for nobody");
+                }
+                self.begun.push((lead, key));
+            }
+            Take::Later => self.aboard.push((lead, key, Class::Background)),
+            // Had somebody stayed with it, the end would tell.
+            Take::Drop => {}
+        }
+    }
+
+    fn land(&mut self, lead: Lead, key: u8) {
+        let value = u16::try_from(self.landed.len()).expect("few land");
+        self.landed.push(Flown { key, began: lead.0.began, landed: Instant::now() });
+        lead.land(self.airport.landed(value.into()));
+    }
+
+    /// Everything left is computed; everybody who stayed is answered.
+    async fn end(mut self) {
+        while !self.aboard.is_empty() {
+            self.take(0);
+        }
+        while let Some((lead, key)) = self.begun.pop() {
+            self.land(lead, key);
+        }
+        assert!(self.airport.flights.is_empty());
+        for (seat, floor) in self.seats {
+            let answer = tokio::time::timeout(Duration::from_secs(20), value(seat)).await;
+            let number = answer.expect("every seat is answered").expect("no lead was lost");
+            let flown = self.landed.iter().zip(0_u16..).find(|(_, n)| f32::from(*n) == number);
+            let (flown, _) = flown.expect("one that has landed");
+            assert!(floor.is_none_or(|floor| flown.began >= floor), "older than was asked for");
+        }
+        for (key, since) in self.behind {
+            let is_it = |flown: &Flown| flown.key == key && flown.landed >= since;
+            assert!(self.landed.iter().any(is_it), "what was left behind was not computed");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn every_seat_is_answered_and_no_flight_is_left(steps in steps()) {
@@ -286,6 +429,22 @@ proptest! {
                 let answer = answer.expect("every seat is answered");
                 assert!(answer == Ok(expected) || answer == Err(ErrorKind::WorkerLost));
             }
+        });
+    }
+
+    /// Every flight that is begun beside another of its key is one that somebody needs, who came when the other was too old
+    /// for it; and nobody gets what was begun before it allows.
+    #[test]
+    fn a_computation_is_begun_beside_another_only_for_who_needs_a_younger_one(
+        steps in prop::collection::vec(course(), 1..80),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut tower = Tower::new(Airport::new().await);
+            for step in steps {
+                tower.step(step);
+            }
+            tower.end().await;
         });
     }
 

@@ -123,6 +123,12 @@ impl Store {
         })
     }
 
+    /// Keeps every reader busy until what it gives is dropped, as a disk that hangs does.
+    #[cfg(test)]
+    pub(crate) fn hold_readers_up(&self) -> Vec<std::sync::mpsc::Sender<()>> {
+        super::readers::tests::all_held_up(&self.readers)
+    }
+
     /// Writes an entry behind; dropped and counted when too many wait.
     pub fn put(&self, key: CacheKey, entry: Entry) {
         self.offer(Put { key, entry, kind: PutKind::Fill });

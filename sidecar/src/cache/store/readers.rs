@@ -231,6 +231,21 @@ pub(super) mod tests {
         hanging
     }
 
+    /// Keeps every reader busy, with reads that are not late, until what it gives is dropped.
+    pub(in super::super) fn all_held_up(readers: &Readers) -> Vec<Sender<()>> {
+        let (entered, is_entered) = channel();
+        let held = (0..MOST_READERS).map(|_| {
+            let ((release, held), entered) = (channel::<()>(), entered.clone());
+            let read = move || {
+                let _ = (entered.send(()), held.recv());
+            };
+            readers.enqueue(Box::new(read)).expect("the readers are not closed");
+            is_entered.recv().expect("a reader begins it");
+            release
+        });
+        held.collect()
+    }
+
     #[test]
     fn a_read_gives_what_it_found() {
         let readers = Readers::new(LONG);
