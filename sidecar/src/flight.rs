@@ -146,6 +146,8 @@ struct State {
     computes: bool,
     /// Whether it is led for somebody to whom what is on disk may be too old.
     is_strict: bool,
+    /// The flight that has taken over its followers.
+    successor: Option<Arc<Flight>>,
     /// The class that it is led in.
     class: Class,
     followers: Vec<Follower>,
@@ -183,50 +185,45 @@ impl Flights {
     pub fn join<T, E>(
         self: &Arc<Self>,
         ask: Ask<'_>,
-        counts: impl FnOnce(&Operation) -> bool,
+        counts: impl Fn(&Operation) -> bool,
         reserve: impl FnOnce() -> Result<T, E>,
     ) -> Result<Joined<T>, E> {
-        let Ask { key, interest, began, operation } = ask;
-        let mut by_key = self.by_key.lock();
-        let older = by_key.get(&key).cloned();
-        let suits =
-            older.as_ref().is_some_and(|older| older.suits(interest) && counts(&older.operation));
-        if suits
-            && let Some(older) = &older
-            && let Some(seat) = older.follow(interest, operation, false)
-        {
+        if let Some(seat) = self.follow(ask, &counts, false) {
             return Ok(Joined::Follows(seat));
         }
+        // Not under the lock: what makes room for it ends flights that nobody wants, which takes the lock.
         let reserved = match reserve() {
             Ok(reserved) => reserved,
             Err(error) => {
-                let seat = older
-                    .filter(|_| suits)
-                    .and_then(|older| older.follow(interest, operation, true));
+                let seat = self.follow(ask, &counts, true);
                 return seat.map(Joined::Follows).ok_or(error);
             }
         };
-        let flight = Arc::new(Flight {
-            key,
-            began,
-            operation: Arc::clone(operation),
-            home: Arc::downgrade(self),
-            state: Mutex::new(State {
-                phase: Phase::Aboard,
-                computes: false,
-                is_strict: interest.is_strict,
-                class: interest.class,
-                followers: Vec::new(),
-                is_fill: false,
-                store: interest.store,
-            }),
-        });
-        if let Some(older) = older {
-            flight.take_over(&older);
+        let mut by_key = self.by_key.lock();
+        let flight = Arc::new(Flight::led(self, ask));
+        if let Some(older) = by_key.get(&ask.key) {
+            // Somebody leads since, or a worker has begun it since.
+            let seat = older.seat_for(ask, &counts, false);
+            let seat = seat.or_else(|| {
+                (!flight.take_over(older)).then(|| older.seat_for(ask, &counts, false)).flatten()
+            });
+            if let Some(seat) = seat {
+                return Ok(Joined::Follows(seat));
+            }
         }
-        let seat = flight.seat(interest.class);
-        by_key.insert(key, Arc::clone(&flight));
+        let seat = flight.seat(ask.interest.class);
+        by_key.insert(ask.key, Arc::clone(&flight));
         Ok(Joined::Leads(seat, Lead(flight), reserved))
+    }
+
+    /// A seat in the flight of a key, if there is one that suits.
+    fn follow(
+        &self,
+        ask: Ask<'_>,
+        counts: impl Fn(&Operation) -> bool,
+        whatever_class: bool,
+    ) -> Option<Seat> {
+        self.by_key.lock().get(&ask.key)?.seat_for(ask, counts, whatever_class)
     }
 
     /// The number of flights that can be joined.
@@ -251,7 +248,7 @@ impl Seat {
     /// The landing, when there was one; else the flight goes on, although nobody waits for it any more.
     pub fn leave_behind(mut self) -> Option<Landing> {
         // Before the seat is given up: a flight that nobody wants is not begun.
-        self.flight.state.lock().is_fill = true;
+        self.flight.fill();
         self.landing.try_recv().ok()
     }
 
@@ -344,19 +341,33 @@ impl Drop for Lead {
 // === impl Flight ===
 
 impl Flight {
-    /// Whether it is young enough.
-    fn suits(&self, interest: Interest) -> bool {
-        interest.floor.is_none_or(|floor| self.began >= floor)
+    fn led(home: &Arc<Flights>, Ask { key, interest, began, operation }: Ask<'_>) -> Self {
+        let state = State {
+            phase: Phase::Aboard,
+            computes: false,
+            is_strict: interest.is_strict,
+            successor: None,
+            class: interest.class,
+            followers: Vec::new(),
+            is_fill: false,
+            store: interest.store,
+        };
+        let (operation, home) = (Arc::clone(operation), Arc::downgrade(home));
+        Flight { key, began, operation, home, state: Mutex::new(state) }
     }
 
-    /// A seat in it, unless it has ended. Who waits does not follow what is led behind and was not begun, except where
-    /// there is no other way.
-    fn follow(
+    /// A seat in it, unless it has ended or is too old. Who waits does not follow what is led behind and was not begun,
+    /// except where there is no other way.
+    fn seat_for(
         self: &Arc<Self>,
-        interest: Interest,
-        operation: &Arc<Operation>,
+        Ask { interest, operation, .. }: Ask<'_>,
+        counts: impl Fn(&Operation) -> bool,
         whatever_class: bool,
     ) -> Option<Seat> {
+        let is_young = interest.floor.is_none_or(|floor| self.began >= floor);
+        if !is_young || !counts(&self.operation) {
+            return None;
+        }
         let mut state = self.state.lock();
         let goes = state.phase == Phase::Begun || whatever_class || state.class <= interest.class;
         // An equal item of the same call asks for the same.
@@ -374,18 +385,34 @@ impl Flight {
     }
 
     /// Takes the followers of an older flight that was not begun, which ends it: what this one computes is younger, and so
-    /// serves them too. What it may find elsewhere is not.
-    fn take_over(&self, older: &Flight) {
+    /// serves them too. What it may find elsewhere is not. `false`: it was begun, or has ended.
+    fn take_over(self: &Arc<Self>, older: &Flight) -> bool {
         let mut theirs = older.state.lock();
         if theirs.phase != Phase::Aboard {
-            return;
+            return false;
         }
         theirs.phase = Phase::Ended;
+        theirs.successor = Some(Arc::clone(self));
         let mut ours = self.state.lock();
         ours.followers.append(&mut theirs.followers);
         ours.computes |= theirs.computes || theirs.is_strict;
         ours.is_fill |= theirs.is_fill;
         ours.store |= theirs.store;
+        true
+    }
+
+    /// Has it computed although nobody may wait for it any more; or the flight that has taken over its followers.
+    fn fill(self: &Arc<Self>) {
+        let mut flight = Arc::clone(self);
+        loop {
+            let mut state = flight.state.lock();
+            let Some(successor) = state.successor.clone() else {
+                state.is_fill = true;
+                return;
+            };
+            drop(state);
+            flight = successor;
+        }
     }
 
     fn land(&self, landing: Landing) {

@@ -316,7 +316,10 @@ async fn every_call_under_way_at_a_termination_is_answered_or_unavailable() {
     let (_, refusals) = tokio::join!(sidecar.stopped(), callers.join_all());
     assert_eq!(refusals.len(), CALLERS);
     for refused in refusals {
-        assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+        // The client's word for a call that it had not sent when the connection was closed.
+        let never_left =
+            refused.code() == Code::Cancelled && refused.to_string().contains("connection closed");
+        assert!(refused.code() == Code::Unavailable || never_left, "{refused}");
     }
 }
 
@@ -353,9 +356,12 @@ async fn threads_are_as_many_as_the_processors_that_it_may_use() {
         let sidecar = Sidecar::start(&options).await;
         sidecar.embed(&["a text", "another"]).await;
         let threads = threads(sidecar.id());
-        for kind in ["compute-", "prepare-"] {
-            assert_eq!(threads.get(kind), Some(&expected), "{kind} of {threads:?}");
-        }
+        let count = |kind| threads.get(kind).copied().unwrap_or_default();
+        assert_eq!(count("compute-"), expected, "{threads:?}");
+        // One more, for invalidations.
+        assert_eq!(count("prepare-"), expected + 1, "{threads:?}");
+        // For a run by itself; one processor needs none.
+        assert_eq!(count("compute-all-"), if expected > 1 { expected } else { 0 }, "{threads:?}");
         let workers = sidecar.metric("embark_workers", &[]).await;
         #[expect(clippy::cast_precision_loss, reason = "processors are few")]
         let right = (workers - expected as f64).abs() < 0.5;

@@ -201,8 +201,9 @@ impl Fixture {
     async fn settled(&self) {
         until("no flight is left", || self.runtime().flights.is_empty()).await;
         until("every place is given back", || self.all_places().is_some()).await;
-        assert_eq!(self.model.metrics.queue_items.get(), 0);
-        assert_eq!(self.model.metrics.queue_cost.get(), 0);
+        let metrics = &self.model.metrics;
+        let measures = || metrics.queue_items.get() == 0 && metrics.queue_cost.get() == 0;
+        until("the queue measures nothing", measures).await;
     }
 
     /// Keeps the thread that prepares busy until what it gives is dropped.
@@ -468,4 +469,34 @@ async fn a_caller_who_finds_no_place_waits_for_none_and_takes_the_default_if_it_
     fixture.settled().await;
     assert_eq!((fixture.gate.begun(), fixture.model.metrics.dropped_fills.get()), (0, 1));
     assert_eq!(fixture.source(ITEM, Wishes::default()).await, Source::Computed);
+}
+
+#[tokio::test]
+async fn a_queue_full_of_what_nobody_wants_makes_room() {
+    let fixture = Fixture::new().await;
+    let held = Step::Queue.hold(&fixture).await;
+    let mut left: Vec<_> = (0..PLACES)
+        .map(|n| {
+            fixture.call(&[100.0 + f32::from(u8::try_from(n).expect("few"))], Wishes::default())
+        })
+        .collect();
+    for caller in &mut left {
+        assert!(poll!(caller.as_mut()).is_pending());
+    }
+    until("they wait", || fixture.model.metrics.queue_items.get() == i64::from(PLACES)).await;
+    drop(left);
+    let next = fixture.call(&[ITEM], Wishes::default());
+    // On a thread of its own, which may hang.
+    let asked = std::thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(next)
+    });
+    until("it waits alone", || fixture.model.metrics.queue_items.get() == 1).await;
+    fixture.gate.open();
+    drop(held);
+    until("it is answered", || asked.is_finished()).await;
+    let answer = asked.join().expect("it does not panic").expect("a reply").items.remove(0);
+    assert_eq!(answer.expect("a vector").source, Source::Computed);
+    fixture.settled().await;
+    assert_eq!(fixture.model.metrics.cancelled.get(), u64::from(PLACES));
 }

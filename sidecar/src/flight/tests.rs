@@ -120,6 +120,34 @@ async fn who_waits_does_not_wait_behind_a_fill_and_takes_its_followers() {
 }
 
 #[tokio::test]
+async fn what_is_left_behind_goes_on_in_the_flight_that_took_its_place() {
+    let airport = Airport::new().await;
+    let (bulk, behind) = airport.lead(1, FILLS);
+    let (seat, lead) = airport.lead(1, WAITS);
+    assert!(bulk.leave_behind().is_none());
+    drop(seat);
+    assert_eq!(behind.take(Class::Background), Take::Drop);
+    assert_eq!(lead.take(Class::Background), Take::Begin);
+}
+
+#[tokio::test]
+async fn a_flight_that_is_begun_while_another_is_made_ready_is_followed() {
+    let airport = Airport::new().await;
+    let (_bulk, behind) = airport.lead(1, FILLS);
+    let operation = Arc::new(airport.cache.begin());
+    let began = Instant::now();
+    let ask = Ask { key: key(1), interest: WAITS, began, operation: &operation };
+    let begun = || {
+        assert_eq!(behind.take(Class::Background), Take::Begin);
+        Ok::<_, ()>(())
+    };
+    let joined = airport.flights.join(ask, |_| true, begun);
+    let Ok(Joined::Follows(seat)) = joined else { panic!("it is computed twice") };
+    behind.land(airport.landed(7.0));
+    assert_eq!(value(seat).await, Ok(7.0));
+}
+
+#[tokio::test]
 async fn where_there_is_no_room_a_fill_is_followed() {
     let airport = Airport::new().await;
     let (_bulk, behind) = airport.lead(1, FILLS);
