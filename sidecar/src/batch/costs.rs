@@ -5,8 +5,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use embark_crds::contract::cost;
 
-/// How much of a cell a new measurement replaces.
-const FRESH: f64 = 0.2;
+/// How much of a cell a measurement replaces that is faster, and one that is slower: what disturbs a run only ever makes
+/// it longer.
+const FASTER: f64 = 0.5;
+const SLOWER: f64 = 0.1;
+/// A run that takes more than so many times what it should was held up, and tells little of the next.
+const SLOWEST: f64 = 2.0;
 /// How the time grows with rows beyond those that were measured: a little less than they do, so that larger runs are tried
 /// and then known.
 const GROWTH: f64 = 0.9;
@@ -59,15 +63,28 @@ impl Costs {
         if rows == 0 || !seconds.is_finite() || seconds <= 0.0 {
             return;
         }
-        let length = bucket(length);
+        let column = self.cells.entry(bucket(length)).or_default();
         let cell = 1 << rows.ilog2();
-        // As if the run had been of the cell's rows.
-        let seconds = match self.cells.get(&length) {
-            Some(column) => seconds * interpolate(column, cell) / interpolate(column, rows),
-            None => seconds * f64::from(cell) / f64::from(rows),
-        };
-        let known = self.cells.entry(length).or_default().entry(cell).or_insert(seconds);
-        *known += FRESH * (seconds - *known);
+        if column.is_empty() {
+            // As if the run had been of the cell's rows.
+            column.insert(cell, seconds * f64::from(cell) / f64::from(rows));
+            return;
+        }
+        let surprise = seconds / interpolate(column, rows);
+        if !column.contains_key(&cell) {
+            column.insert(cell, interpolate(column, cell) * surprise);
+            return;
+        }
+        // A run between two cells tells of both, the more the closer they are.
+        let above = column.range(rows..).next().map_or(cell, |(rows, _)| *rows);
+        let share = f64::from(rows - cell) / f64::from((above - cell).max(1));
+        let fresh = if surprise < 1.0 { FASTER } else { SLOWER };
+        let change = fresh * (surprise.min(SLOWEST) - 1.0);
+        for (rows, share) in [(cell, 1.0 - share), (above, share)] {
+            if let Some(known) = column.get_mut(&rows) {
+                *known *= 1.0 + change * share;
+            }
+        }
     }
 
     /// Every cell.
@@ -162,6 +179,33 @@ mod tests {
         }
         let refined = costs.predict(7, 16);
         assert!((refined - 0.140).abs() < 0.01, "{refined}");
+    }
+
+    #[test]
+    fn runs_that_were_held_up_change_little_and_the_next_undisturbed_ones_mend_it() {
+        let mut costs = Costs::default();
+        for _ in 0..10 {
+            costs.observe(4, 16, 0.033);
+        }
+        costs.observe(4, 16, 0.500);
+        assert!(costs.predict(4, 16) < 0.040, "{}", costs.predict(4, 16));
+        for _ in 0..4 {
+            costs.observe(4, 16, 0.033);
+        }
+        assert!((costs.predict(4, 16) - 0.033).abs() < 0.001, "{}", costs.predict(4, 16));
+    }
+
+    #[test]
+    fn a_run_between_two_cells_tells_of_both() {
+        let mut costs = Costs::default();
+        costs.observe(2, 16, 0.020);
+        costs.observe(4, 16, 0.053);
+        for _ in 0..20 {
+            costs.observe(2, 16, 0.020);
+            costs.observe(3, 16, 0.026);
+        }
+        let above = costs.predict(4, 16);
+        assert!(above > 0.030 && above < 0.035, "{above}");
     }
 
     #[test]

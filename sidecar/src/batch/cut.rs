@@ -73,6 +73,16 @@ pub(super) fn rows(lengths: &[u32], costs: &Costs, limits: &Batching) -> usize {
     rates.iter().position(|rate| *rate >= GOOD_ENOUGH * best).map_or(1, |index| index + 1)
 }
 
+/// A larger run than the `rows` that were chosen, so that what larger runs cost is found out anew: twice as many, where
+/// they wait and where even two runs of the chosen size would be within the limits.
+pub(super) fn larger(lengths: &[u32], rows: usize, costs: &Costs, limits: &Batching) -> usize {
+    let most = lengths.len().min(limits.max_items as usize).min(2 * rows);
+    let longest = lengths[..most.max(rows)].iter().copied().max().unwrap_or(1);
+    let fits = cost(most as u64, longest.into()) <= limits.max_tokens.into()
+        && 2.0 * predict(costs, rows, longest) <= limits.max_duration.as_secs_f64();
+    if fits { most.max(rows) } else { rows }
+}
+
 fn predict(costs: &Costs, rows: usize, longest: u32) -> f64 {
     costs.predict(u32::try_from(rows).unwrap_or(u32::MAX), longest)
 }
@@ -122,6 +132,16 @@ mod tests {
     #[test]
     fn a_row_over_every_limit_is_run_alone() {
         assert_eq!(rows(&[500, 500], &costs(0.1, 0.1), &limits(32, 100, 1)), 1);
+    }
+
+    #[test]
+    fn a_larger_run_is_tried_only_where_two_of_the_chosen_size_would_be_within_the_limits() {
+        let costs = costs(0.010, 0.005);
+        assert_eq!(larger(&[16; 32], 4, &costs, &limits(32, 4096, 60)), 8);
+        assert_eq!(larger(&[16; 32], 4, &costs, &limits(32, 4096, 59)), 4);
+        assert_eq!(larger(&[16; 32], 4, &costs, &limits(32, 100, 60)), 4);
+        assert_eq!(larger(&[16; 6], 4, &costs, &limits(32, 4096, 60)), 6);
+        assert_eq!(larger(&[16; 32], 1, &costs, &limits(1, 4096, 60)), 1);
     }
 
     #[test]

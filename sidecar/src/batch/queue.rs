@@ -26,6 +26,9 @@ const BACKGROUND_SHARE: u32 = 2;
 /// Bytes of inputs that wait, to be prepared or to be computed.
 const MAX_BYTES: u64 = 128 * 1024 * 1024;
 
+/// One run in so many is a larger one than the costs say, so that a size that was once found too slow is tried again.
+const TRIAL: u64 = 64;
+
 /// Why a row may not wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Full {
@@ -76,8 +79,9 @@ struct State {
     /// Rows and their cost, by class.
     rows: [usize; 2],
     cost: [u64; 2],
-    /// Runs under way.
+    /// Runs under way, and runs so far.
     running: usize,
+    begun: u64,
     closed: bool,
 }
 
@@ -210,6 +214,7 @@ impl Queue {
     fn start(&self, mut state: MutexGuard<'_, State>, rows: Vec<Waiting>) -> Run {
         let is_alone = state.running == 0 && state.class().is_none();
         state.running += 1;
+        state.begun += 1;
         drop(state);
         // This worker was told of one row and may have left others.
         self.changed.notify_one();
@@ -265,7 +270,13 @@ impl Queue {
                 Some(Lane { bucket: *bucket, lengths, waited })
             })
             .collect();
-        cut::next(&lanes, &self.costs.lock(), &self.batching, state.closed)
+        let costs = self.costs.lock();
+        let next = cut::next(&lanes, &costs, &self.batching, state.closed)?;
+        let is_trial = state.begun % TRIAL == TRIAL - 1;
+        let Next::Run { bucket, rows } = next else { return Some(next) };
+        let lane = lanes.iter().find(|lane| is_trial && lane.bucket == bucket);
+        let larger = |lane: &Lane| cut::larger(&lane.lengths, rows, &costs, &self.batching);
+        Some(Next::Run { bucket, rows: lane.map_or(rows, larger) })
     }
 
     /// Drops rows that nobody wants any more; tells whether there were any.
