@@ -1,9 +1,13 @@
 //! The command line.
 
+mod bench;
+
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use embark_crds::contract::{ADMIN_PORT, GRPC_PORT};
+
+pub use bench::{Bench, OnMiss};
 
 use crate::{grpc::client::Before, telemetry::LogFormat};
 
@@ -40,6 +44,8 @@ pub enum Command {
     Invalidate(Invalidate),
     /// Say what is wrong with manifests, without serving them.
     Check(Check),
+    /// Send a running server calls as users do, and say how long they took.
+    Bench(Bench),
 }
 
 /// Serve the models of EmbeddingModel manifests over gRPC.

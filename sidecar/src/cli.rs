@@ -1,6 +1,7 @@
 //! What people run: clients of a server, and checks of files. Results go to standard output, everything else to standard
 //! error.
 
+pub mod bench;
 pub mod check;
 pub mod embed;
 pub mod invalidate;

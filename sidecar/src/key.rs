@@ -143,7 +143,7 @@ mod tests {
     fn equal_bytes_of_different_kinds_have_different_keys() {
         for bytes in ["", "a", "image", "category", "tensor", "text", "\0"] {
             let keys = BTreeSet::from([
-                CacheKey::of_text(&space(), "", bytes),
+                CacheKey::of_text(&space(), "", bytes.as_bytes()),
                 CacheKey::of_tensor(&space(), bytes.as_bytes()),
                 CacheKey::of_image(&space(), bytes.as_bytes()),
                 CacheKey::of_category(&space(), bytes),

@@ -31,6 +31,7 @@ fn run(command: Command) -> Result<(), cli::Failure> {
             Command::Mean(arguments) => cli::mean::run(arguments).await,
             Command::Invalidate(arguments) => cli::invalidate::run(arguments).await,
             Command::Check(arguments) => cli::check::run(&arguments),
+            Command::Bench(arguments) => cli::bench::run(arguments).await,
         }
     });
     // What is still running then, such as an open of a damaged store, must not hold the process.

@@ -4,6 +4,7 @@
 
 mod bad_manifests;
 mod bad_models;
+mod bench;
 mod cache;
 mod check;
 mod cli;

@@ -202,7 +202,8 @@ impl Fixture {
         until("no flight is left", || self.runtime().flights.is_empty()).await;
         until("every place is given back", || self.all_places().is_some()).await;
         let metrics = &self.model.metrics;
-        let measures = || metrics.queue_items.get() == 0 && metrics.queue_cost.get() == 0;
+        let measures =
+            || metrics.batch.queue_items.get() == 0 && metrics.batch.queue_cost.get() == 0;
         until("the queue measures nothing", measures).await;
     }
 
@@ -295,7 +296,7 @@ impl Step {
             Step::Disk => tokio::task::yield_now().await,
             Step::Preparation => {}
             Step::Queue => {
-                until("it waits", || fixture.model.metrics.queue_items.get() == 1).await;
+                until("it waits", || fixture.model.metrics.batch.queue_items.get() == 1).await;
             }
             Step::Run => until("it is run", || fixture.gate.runs_of(ITEM) == 1).await,
         }
@@ -348,7 +349,7 @@ async fn ends_alone(step: Step, end: End) {
     let source = fixture.source(ITEM, Wishes::default()).await;
     assert_eq!(source, if goes_on { Source::HitMemory } else { Source::Computed });
     // Whoever kept the worker busy has left by now too, while it was run.
-    assert_eq!(fixture.model.metrics.cancelled.get(), u64::from(!goes_on));
+    assert_eq!(fixture.model.metrics.batch.cancelled.get(), u64::from(!goes_on));
     fixture.settled().await;
 }
 
@@ -379,7 +380,7 @@ async fn ends_in_company(step: Step, end: End) {
     assert_eq!(answer.source, Source::Coalesced);
     assert_eq!(answer.vector.values().next(), Some(ITEM));
     fixture.settled().await;
-    assert_eq!((fixture.gate.runs_of(ITEM), fixture.model.metrics.cancelled.get()), (1, 0));
+    assert_eq!((fixture.gate.runs_of(ITEM), fixture.model.metrics.batch.cancelled.get()), (1, 0));
     assert_eq!(fixture.source(ITEM, Wishes::default()).await, Source::HitMemory);
 }
 
@@ -415,7 +416,7 @@ async fn a_caller_who_leaves_while_the_disk_is_asked_before_an_answer_begins_not
         drop(caller);
         drop(held);
         fixture.settled().await;
-        assert_eq!((fixture.gate.begun(), fixture.model.metrics.cancelled.get()), (0, 0));
+        assert_eq!((fixture.gate.begun(), fixture.model.metrics.batch.cancelled.get()), (0, 0));
         // The disk is asked as before.
         let answer = fixture.call(&[ITEM], wishes).await.unwrap().items.remove(0);
         match on_miss {
@@ -467,7 +468,7 @@ async fn a_caller_who_finds_no_place_waits_for_none_and_takes_the_default_if_it_
     assert_eq!(fixture.source(ITEM, default).await, Source::Default);
     drop(places);
     fixture.settled().await;
-    assert_eq!((fixture.gate.begun(), fixture.model.metrics.dropped_fills.get()), (0, 1));
+    assert_eq!((fixture.gate.begun(), fixture.model.metrics.batch.dropped_fills.get()), (0, 1));
     assert_eq!(fixture.source(ITEM, Wishes::default()).await, Source::Computed);
 }
 
@@ -483,7 +484,7 @@ async fn a_queue_full_of_what_nobody_wants_makes_room() {
     for caller in &mut left {
         assert!(poll!(caller.as_mut()).is_pending());
     }
-    until("they wait", || fixture.model.metrics.queue_items.get() == i64::from(PLACES)).await;
+    until("they wait", || fixture.model.metrics.batch.queue_items.get() == i64::from(PLACES)).await;
     drop(left);
     let next = fixture.call(&[ITEM], Wishes::default());
     // On a thread of its own, which may hang.
@@ -491,12 +492,12 @@ async fn a_queue_full_of_what_nobody_wants_makes_room() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(next)
     });
-    until("it waits alone", || fixture.model.metrics.queue_items.get() == 1).await;
+    until("it waits alone", || fixture.model.metrics.batch.queue_items.get() == 1).await;
     fixture.gate.open();
     drop(held);
     until("it is answered", || asked.is_finished()).await;
     let answer = asked.join().expect("it does not panic").expect("a reply").items.remove(0);
     assert_eq!(answer.expect("a vector").source, Source::Computed);
     fixture.settled().await;
-    assert_eq!(fixture.model.metrics.cancelled.get(), u64::from(PLACES));
+    assert_eq!(fixture.model.metrics.batch.cancelled.get(), u64::from(PLACES));
 }

@@ -1,10 +1,12 @@
 //! A client of the service, for the command line: messages in plain types, failures as sentences.
 
 mod forget;
+mod once;
 
 use std::time::Duration;
 
 pub use forget::{Before, Forgotten, NotATime, Scope};
+pub use once::{Asked, Called};
 
 use embark_crds::contract::GRPC_PORT;
 use tokio::time::timeout;
@@ -15,7 +17,7 @@ use tonic::{
 use tonic_types::StatusExt as _;
 
 use crate::pb::client::{
-    EmbedRequest, EmbedResponse, GetModelRequest, Item, ItemResult, OnMiss, Source,
+    EmbedRequest, EmbedResponse, GetModelRequest, InputKind, Item, ItemResult, OnMiss, Source,
     embedding_service_client::EmbeddingServiceClient, item::Input,
 };
 
@@ -60,6 +62,8 @@ pub struct Described {
     pub dimensions: u32,
     /// Whether its vectors have length 1.
     pub normalized: bool,
+    /// Whether it takes texts.
+    pub takes_texts: bool,
 }
 
 /// What became of a text.
@@ -117,6 +121,7 @@ impl Client {
             max_items: model.limits.map_or(1, |limits| limits.max_items).max(1) as usize,
             dimensions: model.dimensions,
             normalized: model.normalized,
+            takes_texts: model.input_kind() == InputKind::Text,
         })
     }
 

@@ -118,7 +118,7 @@ impl Pair {
             costs.observe(rows, 16, fixed + each * f64::from(rows));
         }
         let config = BatcherConfig { workers: NonZeroUsize::MIN, batching, longest: 256 };
-        let queue = Queue::new(&config, mixes_lengths, costs, ModelMetrics::detached());
+        let queue = Queue::new(&config, mixes_lengths, costs, ModelMetrics::detached().batch);
         let (rows, told, begun) = (Vec::new(), Told::default(), BTreeSet::new());
         Pair { queue, batching, mixes_lengths, rows, told, last_number: 0, begun }
     }

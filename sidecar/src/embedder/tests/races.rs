@@ -86,7 +86,7 @@ async fn who_asks_for_a_new_computation_gets_no_entry_from_disk_with_one_who_goe
     let held = Step::Queue.hold(&fixture).await;
     let mut bulk = fixture.call(&[ITEM], Wishes { class: Class::Background, ..anew() });
     assert!(poll!(bulk.as_mut()).is_pending());
-    until("it waits", || fixture.model.metrics.queue_items.get() == 1).await;
+    until("it waits", || fixture.model.metrics.batch.queue_items.get() == 1).await;
     let release = || {
         fixture.gate.open();
         drop(held);
