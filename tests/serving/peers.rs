@@ -110,11 +110,12 @@ async fn texts_whose_short_hashes_collide_have_different_keys() {
         text.bytes().fold(0_u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()))
     };
     let sum = |text: &str| text.bytes().map(u32::from).sum::<u32>();
-    let hashes: [(&dyn Fn(&str) -> u32, [&str; 2]); 4] = [
-        (&fnv, ["costarring", "liquid"]),
-        (&fnv, ["declinate", "macallums"]),
-        (&java, ["Siblings", "Teheran"]),
-        (&sum, ["listen", "silent"]),
+    type Hash = fn(&str) -> u32;
+    let hashes: [(Hash, [&str; 2]); 4] = [
+        (fnv, ["costarring", "liquid"]),
+        (fnv, ["declinate", "macallums"]),
+        (java, ["Siblings", "Teheran"]),
+        (sum, ["listen", "silent"]),
     ];
     let (_folder, sidecar) = serve(Manifest::tiny("tiny")).await;
     for (hash, pair) in hashes {
