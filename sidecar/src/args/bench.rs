@@ -28,7 +28,7 @@ pub struct Bench {
     #[arg(long, default_value = "", hide_default_value = true)]
     pub prompt: String,
     /// Calls a second.
-    #[arg(long, value_name = "N", default_value = "100", value_parser = rate)]
+    #[arg(long, value_name = "N", default_value = "100", value_parser = rate, allow_negative_numbers = true)]
     pub rate: f64,
     /// How long calls are sent.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = super::duration)]
@@ -46,7 +46,7 @@ pub struct Bench {
     #[arg(long, value_name = "N", default_value = "10000", value_parser = keys)]
     pub keys: NonZeroU32,
     /// How much more often the first are drawn: the one of rank n as often as 1 / n^S; 0: all alike.
-    #[arg(long, value_name = "S", default_value = "1.0", value_parser = slope)]
+    #[arg(long, value_name = "S", default_value = "1.0", value_parser = slope, allow_negative_numbers = true)]
     pub zipf: f64,
     /// Words of a text.
     #[arg(long, value_name = "N", default_value = "8")]
