@@ -3,8 +3,7 @@
 //! distinct texts asked for, the worst of several servers, with memory alone and with a disk tier. Server and callers
 //! share all cores, so that a caller may be held up anywhere.
 //!
-//! `cargo bench --profile dev --workspace --bench flights` on 2 cores that others use too, our own code lightly optimised as in
-//! tests:
+//! `cargo measure flights` on 2 cores of a machine that did little else:
 //!
 //! ```text
 //! value flights-computed-Memory 24501.000

@@ -1,20 +1,33 @@
 //! What a hit costs beside a method of the same server that does nothing, with requests and replies of the same size.
 //! The server has one core and the client another.
 //!
-//! `cargo bench --profile dev --workspace --bench hits` on 2 cores, our own code lightly optimised as in tests:
+//! `cargo measure hits` on 2 cores of a machine that did little else:
 //!
 //! ```text
-//! ratio hit1 1.140 target <= 1.1  MISSED
-//! ratio hit32 1.417 target <= 1.35  MISSED
-//! ratio hit1-throughput 0.857 target >= 0.9  MISSED
-//! ratio hit1-cpu 1.168 target <= 1.15  MISSED
-//! ratio hit32-item-us 1.272 target <= 1  MISSED
+//! ratio hit1 1.052 target <= 1.1
+//! ratio hit32 1.196 target <= 1.35
+//! ratio hit1-throughput 0.975 target >= 0.9
+//! ratio hit1-cpu 1.047 target <= 1.15
+//! ratio hit32-item-us 0.897 target <= 1
+//! value hit32-item-bytes-us 0.330
 //! ```
+//!
+//! Of three runs the highest were hit1 1.058, hit32 1.307, CPU 1.079, and 1.103 us for an added item, of which its bytes
+//! alone take 0.2 to 0.4. With other allocators put in its place (LD_PRELOAD; Debian's 5.3.0 and 2.0.9), no run was apart
+//! from those of the C library's by more than they are among themselves, so that stays:
+//!
+//! | allocator | hit1 | hit32 | throughput | CPU | merge-dense CPU |
+//! |---|---|---|---|---|---|
+//! | glibc | 1.058 | 1.248 | 0.975 | 1.079 | 0.439 |
+//! | jemalloc | 1.044 | 1.236 | 0.993 | 1.052 | 0.436 |
+//! | mimalloc | 1.070 | 1.303 | 1.014 | 1.045 | 0.400 |
 
 #[path = "support/measure.rs"]
 mod measure;
 #[path = "support/null.rs"]
 mod null;
+#[path = "support/report.rs"]
+mod report;
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -24,9 +37,10 @@ use std::{
 
 use bytes::Bytes;
 use embark_sidecar::pb::client::{EmbedRequest, Item, item::Input};
-use measure::{BLOCKS, Target, cpu, median, pin, ratio, told};
+use measure::{BLOCKS, Target, cpu, median, pin, ratio};
 use null::{EMBED, NULL, RawClient, asking};
 use prost::Message as _;
+use report::value;
 use tokio::time::Instant;
 use tonic::transport::Endpoint;
 
@@ -123,7 +137,7 @@ async fn added_item(server: &Child, address: &str) {
         }
     }
     ratio("hit32-item-us", median(added), Target::AtMost(1.0));
-    told("hit32-item-bytes-us", median(carried));
+    value("hit32-item-bytes-us", median(carried));
 }
 
 /// Calls a second, and the server's processor seconds of a call.

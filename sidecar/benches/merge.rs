@@ -7,26 +7,25 @@
 //! `-- dense` or `-- text` measures one of them. `merge-text` lets a run take 250 ms: where a text takes 8 ms, as on this
 //! machine, the default of 50 ms holds no more than 6, of which 4 are within 5 % of the best rate, so a fourth of the runs.
 //!
-//! `cargo bench --profile dev --workspace --bench merge` on 2 cores that others use too, our own code lightly optimised as in
-//! tests:
+//! `cargo measure merge` on 2 cores of a machine that did little else:
 //!
 //! ```text
-//! ratio merge-dense-runs 0.070 target <= 0.2
-//! ratio merge-dense-cpu 0.368 target <= 0.5
+//! ratio merge-dense-runs 0.058 target <= 0.2
+//! ratio merge-dense-cpu 0.452 target <= 0.5
 //! ratio merge-dense-timeouts-percent 0.000 target <= 0.01
-//! ratio merge-dense-p50-added-ms -4.450 target <= 5
-//! value merge-dense-process-cpu 0.560
-//! value merge-dense-seconds 0.578
-//! value merge-dense-merged-p50-ms 5.058
-//! value merge-dense-alone-p50-ms 9.421
-//! ratio merge-text-runs 0.062 target <= 0.2
-//! ratio merge-text-cpu 0.557 target <= 0.85
+//! ratio merge-dense-p50-added-ms -2.944 target <= 5
+//! value merge-dense-process-cpu 0.603
+//! value merge-dense-seconds 0.620
+//! value merge-dense-merged-p50-ms 4.182
+//! value merge-dense-alone-p50-ms 7.254
+//! ratio merge-text-runs 0.059 target <= 0.2
+//! ratio merge-text-cpu 0.562 target <= 0.85
 //! ratio merge-text-timeouts-percent 0.000 target <= 0.01
-//! ratio merge-text-p50-added-ms -464.726 target <= 5
-//! value merge-text-process-cpu 0.544
-//! value merge-text-seconds 0.545
-//! value merge-text-merged-p50-ms 544.553
-//! value merge-text-alone-p50-ms 1017.405
+//! ratio merge-text-p50-added-ms -432.135 target <= 5
+//! value merge-text-process-cpu 0.552
+//! value merge-text-seconds 0.556
+//! value merge-text-merged-p50-ms 469.588
+//! value merge-text-alone-p50-ms 909.182
 //! ```
 
 #[path = "support/callers.rs"]

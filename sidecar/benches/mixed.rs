@@ -10,16 +10,15 @@
 //! Where texts come one by one at that rate, first come, first served pads little, since little waits: short texts' p50
 //! was 0.84 of its.
 //!
-//! `cargo bench --profile dev --workspace --bench mixed` on 2 cores that others use too, our own code lightly optimised as in
-//! tests:
+//! `cargo measure mixed` on 2 cores of a machine that did little else:
 //!
 //! ```text
 //! ratio mixed-useful 1.000 target >= 0.8
-//! ratio mixed-short-p50 0.029 target <= 0.3
-//! value mixed-long-p50 0.295
+//! ratio mixed-short-p50 0.033 target <= 0.3
+//! value mixed-long-p50 0.312
 //! value mixed-first-come-useful 0.547
-//! value mixed-short-p50-ms 46.415
-//! value mixed-first-come-short-p50-ms 1659.405
+//! value mixed-short-p50-ms 42.690
+//! value mixed-first-come-short-p50-ms 1252.951
 //! ```
 
 #[path = "support/first_come.rs"]

@@ -3,22 +3,21 @@
 //! other. Neither client decodes what it is given: redis's has bytes, and so has ours. `null` is a method of the same
 //! server that does nothing, with requests and replies of the same size: what gRPC itself costs.
 //!
-//! `cargo bench --profile dev --workspace --bench redis` on 2 cores that others use too, our own code lightly optimised as in
-//! tests:
+//! `cargo measure redis` on 2 cores of a machine that did little else:
 //!
 //! ```text
-//! ratio redis1 4.170 target <= 3  MISSED
-//! value redis1-embed-us 112.276
-//! value redis1-null-us 100.990
-//! value redis1-redis-us 27.823
-//! ratio redis32 3.226 target <= 1.5  MISSED
-//! value redis32-embed-us 188.678
-//! value redis32-null-us 113.829
-//! value redis32-redis-us 58.486
+//! ratio redis1 3.429 target <= 3  MISSED
+//! value redis1-embed-us 67.855
+//! value redis1-null-us 63.161
+//! value redis1-redis-us 20.348
+//! ratio redis32 2.366 target <= 1.5  MISSED
+//! value redis32-embed-us 100.471
+//! value redis32-null-us 81.995
+//! value redis32-redis-us 41.762
 //! ```
 //!
-//! One item falls short by gRPC alone: the method that does nothing takes 3.6 times what GET does. Of 32 items, 75 µs are
-//! the hits themselves, 2.3 µs each: more than redis's whole answer.
+//! Both fall short by gRPC alone: the method that does nothing takes 3.1 times what GET does, and 2.0 times what MGET of 32
+//! does. Of 32 items the hits themselves take 18 us, 0.6 each.
 
 #[path = "support/measure.rs"]
 #[expect(dead_code, reason = "it measures times alone")]

@@ -29,11 +29,6 @@ pub(crate) fn ratio(name: &str, value: f64, target: Target) {
     writeln!(stdout().lock(), "{line}").expect("there is a terminal or a file");
 }
 
-/// Prints a result that has no target.
-pub(crate) fn told(name: &str, value: f64) {
-    writeln!(stdout().lock(), "ratio {name} {value:.3}").expect("there is a terminal or a file");
-}
-
 /// The median.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
