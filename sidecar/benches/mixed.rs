@@ -47,7 +47,7 @@ use embark_crds::{
 };
 use embark_sidecar::{
     batch::{Batcher, BatcherConfig, Claim, Job, Outcome},
-    flight::Take,
+    flight::{Take, Wanted},
     input::{Class, Input, Text},
     metrics::Metrics,
     model::{
@@ -237,8 +237,8 @@ impl Claim for Waiter {
         Take::Begin
     }
 
-    fn is_wanted(&self) -> bool {
-        true
+    fn wanted(&self) -> Wanted {
+        Wanted::In(Class::Waiting)
     }
 
     fn complete(self: Box<Self>, outcome: Outcome) {

@@ -28,12 +28,17 @@ use crate::{
     config::Config,
     cpu_pool::CpuPool,
     embedder::Embedder,
-    grpc::{self, health::Health},
-    http::{self, Admin},
+    grpc::{
+        self,
+        health::Health,
+        server::{Limits, Services},
+    },
+    http::{self, Admin, Settings},
     metrics::Metrics,
     model::load::State,
     readiness::Readiness,
     served::{ServedModel, ServedModels},
+    telemetry::LogLevel,
 };
 
 /// How long calls in flight may take to finish at the end.
@@ -63,12 +68,12 @@ struct Listeners {
 ///
 /// # Errors
 /// A manifest is wrong, a port is taken, or no model could be loaded.
-pub async fn run(arguments: args::Serve) -> Result<(), Failure> {
+pub async fn run(arguments: args::Serve, log_level: LogLevel) -> Result<(), Failure> {
     let config = Config::read(&arguments)?;
     let listeners = Listeners::bind(config.listen, config.admin_listen).await?;
     let (drain_wait, ends) = (config.drain_wait, config.ends_without_models);
     crate::model::artifact::install_tls_provider();
-    let app = App::start(config, listeners)?;
+    let app = App::start(config, listeners, log_level)?;
     let outcome = tokio::select! {
         name = ended_by_signal() => {
             info!(signal = name, "draining");
@@ -101,8 +106,9 @@ impl Listeners {
 // === impl App ===
 
 impl App {
-    fn start(config: Config, listeners: Listeners) -> Result<Self, Failure> {
+    fn start(config: Config, listeners: Listeners, log_level: LogLevel) -> Result<Self, Failure> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let settings = Arc::new(Settings::of(&config));
         let metrics = Metrics::default();
         let served = |model: &crate::config::ModelConfig| {
             let name = &model.contract.serving.name;
@@ -118,23 +124,27 @@ impl App {
         let loads = load::start(loader, config.models, &models);
         let reporter = HealthReporter::new();
         let health = Health::new(reporter.clone(), models.clone(), readiness.clone());
-        let services = grpc::server::Services {
+        let services = Services {
             models: models.clone(),
             embedder: Embedder::new(cores, Arc::clone(&clock)).map_err(no_threads)?,
             forgetting: CpuPool::new(NonZeroUsize::MIN).map_err(no_threads)?,
             clock,
             instance: config.instance.clone(),
             health: reporter,
+            stopped: stopped.clone(),
         };
         let admin = Admin {
             models: models.clone(),
             readiness: readiness.clone(),
             metrics: Arc::new(metrics),
             instance: config.instance,
+            settings,
+            log_level,
         };
         announce(&listeners, &models);
         let Listeners { grpc, admin: admin_listener } = listeners;
-        let grpc = tokio::spawn(serve_grpc(grpc, services, health, stopped.clone()));
+        let limits = Limits::of(&models, config.max_connection_age);
+        let grpc = tokio::spawn(serve_grpc(grpc, (services, limits), health, stopped.clone()));
         let admin = tokio::spawn(serve_admin(admin_listener, admin, stopped));
         let recent = recent::start(&models);
         Ok(App { models, readiness, stop, grpc, admin, loads, policies, recent })
@@ -216,14 +226,14 @@ fn announce(listeners: &Listeners, models: &ServedModels) {
 
 async fn serve_grpc(
     listener: TcpListener,
-    services: grpc::server::Services,
+    (services, limits): (Services, Limits),
     mut health: Health,
     stopped: watch::Receiver<bool>,
 ) {
     // Before the first call is answered.
     health.say().await;
     let following = health.follow(stopped.clone());
-    let ((), served) = tokio::join!(following, grpc::server::serve(listener, services, stopped));
+    let ((), served) = tokio::join!(following, grpc::server::serve(listener, services, limits));
     if let Err(error) = served {
         warn!(error = &error as &dyn std::error::Error, "gRPC ended");
     }

@@ -73,6 +73,9 @@ pub struct Serve {
     /// Where fetched files and the disk cache are kept.
     #[arg(long, value_name = "DIR", default_value = "./embark-data")]
     pub data_dir: PathBuf,
+    /// How old a client's connection may become. Its client makes another then, and so comes to know of new pods.
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = age)]
+    pub max_connection_age: Duration,
     /// How long requests are still accepted after SIGTERM, so that clients can learn of it first, such as 5s.
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
     pub drain_wait: Duration,
@@ -216,6 +219,13 @@ pub fn address_or_default(given: Option<String>) -> String {
 
 fn local(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// How old a connection may become. One that ends at once serves nobody.
+fn age(text: &str) -> Result<Duration, String> {
+    let age = duration(text)?;
+    let allowed = || "is less than 1s".to_owned();
+    (age >= Duration::from_secs(1)).then_some(age).ok_or_else(allowed)
 }
 
 /// A duration as manifests write them.

@@ -27,7 +27,7 @@ pub use worker::give_way;
 use crate::{
     embedding::Embedding,
     error::Error,
-    flight::Take,
+    flight::{Take, Wanted},
     input::Class,
     metrics::ModelMetrics,
     model::engine::{Engine, Row},
@@ -46,8 +46,8 @@ pub trait Claim: Send {
     /// Begins it in a class, if it is still wanted.
     fn take(&self, class: Class) -> Take;
 
-    /// Whether anybody still wants it. Once nobody did, nobody ever will.
-    fn is_wanted(&self) -> bool;
+    /// Who wants it. Once nobody did, nobody ever will.
+    fn wanted(&self) -> Wanted;
 
     /// Tells of the outcome, on the worker's thread; it must be quick.
     fn complete(self: Box<Self>, outcome: Outcome);
@@ -81,7 +81,7 @@ struct Waiting {
     cost: u64,
     since: Instant,
     /// Given back when it is dropped.
-    _place: Place,
+    place: Place,
 }
 
 /// How busy the workers are.
@@ -154,7 +154,22 @@ impl Batcher {
 
     /// How busy the workers are, and what waits for them.
     pub fn load(&self) -> Load {
-        self.queue.load(self.workers.count())
+        self.queue.load()
+    }
+
+    /// How long a row of a class that comes now is expected to wait.
+    pub fn wait(&self, class: Class) -> Duration {
+        self.queue.wait(class)
+    }
+
+    /// For how long there has been something to do and nothing was done, when that is longer than any run may take.
+    pub fn stalled(&self) -> Option<Duration> {
+        self.queue.stalled(Instant::now())
+    }
+
+    /// Whether threads that failed can be replaced no more: only another process may help.
+    pub fn is_hopeless(&self) -> bool {
+        self.workers.are_hopeless()
     }
 
     /// Refuses further jobs, and ends the threads once what waits is computed. Blocks until then.

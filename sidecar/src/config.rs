@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::Read as _,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -37,6 +36,8 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// Where fetched files and the disk cache are kept.
     pub data_dir: PathBuf,
+    /// How old a connection may become.
+    pub max_connection_age: Duration,
     /// How long requests are still accepted after SIGTERM.
     pub drain_wait: Duration,
     /// What the process calls itself: in a cluster the pod's name.
@@ -94,6 +95,7 @@ impl Config {
             listen: arguments.listen,
             admin_listen: arguments.admin_listen,
             data_dir: arguments.data_dir.clone(),
+            max_connection_age: arguments.max_connection_age,
             drain_wait: arguments.drain_wait,
             instance: std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".to_owned()),
             models: models.map_err(|errors| Failure::Usage(errors.join("\n")))?,
@@ -175,7 +177,7 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, String> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
-    let unreadable = |error: std::io::Error| format!("{}: cannot be read: {error}", path.display());
+    let unreadable = |error: std::io::Error| file::unreadable(path, &error);
     let mut files = Vec::new();
     for entry in fs::read_dir(path).map_err(unreadable)? {
         let file = entry.map_err(unreadable)?.path();
@@ -190,13 +192,7 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, String> {
 
 /// Reads no more of a file than a manifest may have.
 fn read(path: &Path) -> Result<Vec<Found>, Vec<String>> {
-    let line = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let unreadable = |error: std::io::Error| vec![line(&format!("cannot be read: {error}"))];
-    let mut bytes = Vec::new();
-    let limit = manifest::MAX_BYTES as u64 + 1;
-    fs::File::open(path)
-        .and_then(|file| file.take(limit).read_to_end(&mut bytes))
-        .map_err(unreadable)?;
+    let bytes = file::read(path, manifest::MAX_BYTES as u64).map_err(|error| vec![error])?;
     parse(path, bytes)
 }
 

@@ -31,7 +31,7 @@ use crate::{
     error::{Error, ErrorKind},
     input::Request,
     key::CacheKey,
-    metrics::Source,
+    metrics::{Source, Stage},
     policy::Policy,
     served::{Runtime, ServedModel},
 };
@@ -55,6 +55,8 @@ struct Call<'a> {
     prefix: &'a str,
     dimensions: u32,
     began: Instant,
+    /// When it is answered with what is there; `None`: it waits as long as it takes.
+    deadline: Option<Instant>,
     now_ms: u64,
 }
 
@@ -77,12 +79,15 @@ impl Embedder {
         let call = self.begin(model, &request)?;
         let mut answers = Answers::of(request.items.len());
         let misses = self.look_up(&call, request, &mut answers);
-        if !misses.is_empty() {
-            answers.timings.lookup = call.began.elapsed();
+        let all_hit = misses.is_empty();
+        answers.timings.lookup = call.began.elapsed();
+        model.metrics.stage(Stage::Lookup, answers.timings.lookup.as_secs_f64());
+        if !all_hit {
             // Apart, so that a hit does not carry what only a miss needs.
             Box::pin(miss::answer(&self.pool, &call, misses, &mut answers)).await;
         }
-        answers.timings.total = call.began.elapsed();
+        // One look at the clock is enough for a hit.
+        answers.timings.total = if all_hit { answers.timings.lookup } else { call.began.elapsed() };
         model.metrics.request_seconds.observe(answers.timings.total.as_secs_f64());
         Ok(answers.into_reply(call.dimensions))
     }
@@ -95,7 +100,8 @@ impl Embedder {
         let (policy, began) = (model.policy.load(), Instant::now());
         let terms = Terms::of(&policy.cache, request.wishes, began);
         let now_ms = self.clock.now_ms();
-        Ok(Call { model, runtime, policy, terms, prefix, dimensions, began, now_ms })
+        let deadline = request.timeout.and_then(|timeout| began.checked_add(timeout));
+        Ok(Call { model, runtime, policy, terms, prefix, dimensions, began, deadline, now_ms })
     }
 
     /// Answers from memory what is there, and gives what is not.

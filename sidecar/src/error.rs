@@ -1,7 +1,7 @@
 //! What can go wrong with a call or with one of its items, as a closed list. It knows no transport: `grpc::status` maps
 //! a kind to its code.
 
-use std::{fmt, ops::Deref};
+use std::{fmt, ops::Deref, time::Duration};
 
 /// Why a call or an item failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,6 +34,12 @@ pub enum ErrorKind {
     Shape,
     /// The queue is full.
     QueueFull,
+    /// What waits already would take longer than the caller has time.
+    WaitTooLong,
+    /// As many bytes of calls are in flight as may.
+    Memory,
+    /// The caller's time was over before the item was computed.
+    DeadlineExceeded,
     /// The process is going away.
     Draining,
     /// The model is not loaded.
@@ -46,8 +52,6 @@ pub enum ErrorKind {
     NotFinite,
     /// The model's runtime refused to run.
     Inference,
-    /// Not built yet.
-    Unsupported,
     /// The disk tier could not be told to forget.
     NotDurable,
 }
@@ -69,6 +73,8 @@ pub struct Details {
     pub allowed: String,
     /// The sentence.
     pub message: String,
+    /// When it may have passed, where that is known.
+    pub retry_after: Option<Duration>,
 }
 
 // === impl ErrorKind ===
@@ -90,13 +96,15 @@ impl ErrorKind {
         ErrorKind::Miss,
         ErrorKind::Shape,
         ErrorKind::QueueFull,
+        ErrorKind::WaitTooLong,
+        ErrorKind::Memory,
+        ErrorKind::DeadlineExceeded,
         ErrorKind::Draining,
         ErrorKind::ModelNotReady,
         ErrorKind::WorkerLost,
         ErrorKind::InvalidationOff,
         ErrorKind::NotFinite,
         ErrorKind::Inference,
-        ErrorKind::Unsupported,
         ErrorKind::NotDurable,
     ];
 
@@ -117,13 +125,15 @@ impl ErrorKind {
             ErrorKind::Miss => "MISS",
             ErrorKind::Shape => "SHAPE",
             ErrorKind::QueueFull => "QUEUE_FULL",
+            ErrorKind::WaitTooLong => "WAIT_TOO_LONG",
+            ErrorKind::Memory => "MEMORY",
+            ErrorKind::DeadlineExceeded => "DEADLINE_EXCEEDED",
             ErrorKind::Draining => "DRAINING",
             ErrorKind::ModelNotReady => "MODEL_NOT_READY",
             ErrorKind::WorkerLost => "WORKER_LOST",
             ErrorKind::InvalidationOff => "INVALIDATION_OFF",
             ErrorKind::NotFinite => "NOT_FINITE",
             ErrorKind::Inference => "INFERENCE",
-            ErrorKind::Unsupported => "UNSUPPORTED",
             ErrorKind::NotDurable => "NOT_DURABLE",
         }
     }
@@ -135,7 +145,8 @@ impl Error {
     /// A failure that is about no field.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         let (field, value, allowed) = Default::default();
-        Error(Box::new(Details { kind, field, value, allowed, message: message.into() }))
+        let (message, retry_after) = (message.into(), None);
+        Error(Box::new(Details { kind, field, value, allowed, message, retry_after }))
     }
 
     /// A failure of a field: the sentence is made of its name, the value and what is allowed.
@@ -147,7 +158,7 @@ impl Error {
     ) -> Self {
         let (field, value, allowed) = (field.into(), abbreviate(value), allowed.into());
         let message = format!("{field}: {value:?} {allowed}");
-        Error(Box::new(Details { kind, field, value, allowed, message }))
+        Error(Box::new(Details { kind, field, value, allowed, message, retry_after: None }))
     }
 
     /// The same failure, with the field and the value that it is about.
@@ -172,6 +183,13 @@ impl Error {
     #[must_use]
     pub fn allowing(mut self, allowed: impl Into<String>) -> Self {
         self.0.allowed = allowed.into();
+        self
+    }
+
+    /// The same failure, with when it may have passed.
+    #[must_use]
+    pub fn passing_in(mut self, wait: Duration) -> Self {
+        self.0.retry_after = Some(wait);
         self
     }
 }

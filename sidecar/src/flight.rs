@@ -1,21 +1,20 @@
 //! Flights: the one computation under way for a key, with everybody who is interested in it.
 //!
 //! ```text
-//! join ─┬─ a flight that is young enough, and that nobody of a lower class leads ── follow
-//!       └─ else lead: the new flight takes over whoever follows an older one that was not begun
+//! join ─┬─ a flight that is not begun: follow it; it is as young as who asks last
+//!       │    led behind, and asked for by who waits: lead it from now on, in the place of who did
+//!       ├─ one that is begun, and young enough: follow it
+//!       └─ else lead another
 //! lead ── aboard ── take: begun, unless nobody is interested any more ── land: everybody is told
 //! ```
 //! A follower is interested as long as it holds its [`Seat`]; a fill is interested to the end. The [`Lead`] is the duty to
 //! land: whoever drops it without doing so tells everybody that the computation was lost.
 
+mod state;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::Instant};
@@ -27,6 +26,7 @@ use crate::{
     key::CacheKey,
     metrics::Source,
 };
+use state::{Flight, Phase};
 
 /// The flights of one model.
 #[derive(Default)]
@@ -74,8 +74,12 @@ pub struct Seat {
     flight: Arc<Flight>,
 }
 
-/// The duty to land a flight.
-pub struct Lead(Arc<Flight>);
+/// The duty to land a flight, until another takes it over.
+pub struct Lead {
+    flight: Arc<Flight>,
+    /// How many have led it before.
+    number: u32,
+}
 
 /// How a flight ended.
 pub type Landing = Result<Landed, Error>;
@@ -120,6 +124,17 @@ pub struct Stages {
     pub inference: Duration,
 }
 
+/// Who wants a flight that is led.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Somebody, in this class.
+    In(Class),
+    /// Nobody any more; it has ended.
+    ByNobody,
+    /// Another leads it, in a better place.
+    Elsewhere,
+}
+
 /// Whether a flight is to be begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Take {
@@ -129,56 +144,18 @@ pub enum Take {
     Later,
     /// Nobody wants it; it has ended.
     Drop,
-}
-
-/// A computation under way.
-struct Flight {
-    key: CacheKey,
-    began: Instant,
-    operation: Arc<Operation>,
-    home: Weak<Flights>,
-    state: Mutex<State>,
-}
-
-struct State {
-    phase: Phase,
-    /// Whether it computes, whatever is on disk.
-    computes: bool,
-    /// Whether it is led for somebody to whom what is on disk may be too old.
-    is_strict: bool,
-    /// The flight that has taken over its followers.
-    successor: Option<Arc<Flight>>,
-    /// The class that it is led in.
-    class: Class,
-    followers: Vec<Follower>,
-    /// Whether it is wanted although nobody waits.
-    is_fill: bool,
-    store: bool,
-}
-
-struct Follower {
-    landing: oneshot::Sender<Landing>,
-    class: Class,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// On its way to a worker.
-    Aboard,
-    /// Being computed.
-    Begun,
-    /// Over.
-    Ended,
+    /// Another leads it.
+    Elsewhere,
 }
 
 // === impl Flights ===
 
 impl Flights {
-    /// Joins the flight of a key, or leads a new one.
+    /// Joins the flight of a key, or leads one.
     ///
     /// `counts` tells whether what a flight of that operation brings counts for the key, so that nobody follows one that an
-    /// invalidation has overtaken. `reserve` takes what a lead needs; when there is none of it, an older flight is
-    /// followed if need be.
+    /// invalidation has overtaken. `reserve` takes what a lead needs; when there is none of it, a flight that is led behind
+    /// is followed if need be.
     ///
     /// # Errors
     /// `reserve` has failed, and there is no flight to follow.
@@ -200,20 +177,20 @@ impl Flights {
             }
         };
         let mut by_key = self.by_key.lock();
-        let flight = Arc::new(Flight::led(self, ask));
-        if let Some(older) = by_key.get(&ask.key) {
+        if let Some(flight) = by_key.get(&ask.key) {
             // Somebody leads since, or a worker has begun it since.
-            let seat = older.seat_for(ask, &counts, false);
-            let seat = seat.or_else(|| {
-                (!flight.take_over(older)).then(|| older.seat_for(ask, &counts, false)).flatten()
-            });
-            if let Some(seat) = seat {
+            if let Some(seat) = flight.seat_for(ask, &counts, false) {
                 return Ok(Joined::Follows(seat));
             }
+            if let Some((seat, number)) = flight.lead_on(ask, &counts) {
+                let flight = Arc::clone(flight);
+                return Ok(Joined::Leads(seat, Lead { flight, number }, reserved));
+            }
         }
+        let flight = Arc::new(Flight::led(self, ask));
         let seat = flight.seat(ask.interest.class);
         by_key.insert(ask.key, Arc::clone(&flight));
-        Ok(Joined::Leads(seat, Lead(flight), reserved))
+        Ok(Joined::Leads(seat, Lead { flight, number: 0 }, reserved))
     }
 
     /// A seat in the flight of a key, if there is one that suits.
@@ -248,13 +225,18 @@ impl Seat {
     /// The landing, when there was one; else the flight goes on, although nobody waits for it any more.
     pub fn leave_behind(mut self) -> Option<Landing> {
         // Before the seat is given up: a flight that nobody wants is not begun.
-        self.flight.fill();
+        self.flight.state.lock().is_fill = true;
+        self.landing.try_recv().ok()
+    }
+
+    /// The landing, when there was one; else the flight goes on only if others want it.
+    pub fn leave(mut self) -> Option<Landing> {
         self.landing.try_recv().ok()
     }
 
     /// When the flight's computation began, in milliseconds since 1970.
     pub fn created_ms(&self) -> u64 {
-        self.flight.operation.created_ms()
+        self.flight.state.lock().operation.created_ms()
     }
 }
 
@@ -263,197 +245,89 @@ impl Seat {
 impl Lead {
     /// Its key.
     pub fn key(&self) -> &CacheKey {
-        &self.0.key
+        &self.flight.key
     }
 
-    /// When it began.
-    pub fn operation(&self) -> &Arc<Operation> {
-        &self.0.operation
+    /// When it began. Until it is begun it may become younger.
+    pub fn operation(&self) -> Arc<Operation> {
+        Arc::clone(&self.flight.state.lock().operation)
     }
 
-    /// The class in which it is wanted now; `None`: nobody wants it, and it has ended.
-    pub fn wanted(&self) -> Option<Class> {
-        let mut state = self.0.state.lock();
-        if state.phase == Phase::Ended {
-            return None;
-        }
-        let wanted = state.wanted();
-        if wanted.is_none() {
+    /// Who wants it now. When it is nobody, it has ended.
+    pub fn wanted(&self) -> Wanted {
+        let mut state = self.flight.state.lock();
+        let wanted = state.wanted(self.number);
+        if wanted == Wanted::ByNobody && state.phase != Phase::Ended {
             // Whoever comes now must lead: this flight is not begun any more.
             state.phase = Phase::Ended;
             drop(state);
-            self.0.go();
+            self.flight.go();
         }
         wanted
     }
 
     /// It was looked for elsewhere; from now on it can only be computed.
     pub fn set_computes(&self) {
-        self.0.state.lock().computes = true;
+        let mut state = self.flight.state.lock();
+        state.computes |= state.is_led_by(self.number);
     }
 
-    /// Whether it can only be computed: it was looked for elsewhere, or took over followers to whom what is found may be
-    /// too old.
-    pub fn computes(&self) -> bool {
-        self.0.state.lock().computes
-    }
-
-    /// Goes on in another class. From then on, whoever waits leads a flight of its own and takes this one's followers.
+    /// Goes on in another class. From then on, whoever waits takes the lead of what goes on behind.
     pub fn set_class(&self, class: Class) {
-        self.0.state.lock().class = class;
+        let mut state = self.flight.state.lock();
+        if state.is_led_by(self.number) {
+            state.class = class;
+        }
     }
 
     /// Begins the computation in a class, if anybody wants it.
     pub fn take(&self, class: Class) -> Take {
-        let Some(wanted) = self.wanted() else { return Take::Drop };
-        let mut state = self.0.state.lock();
-        if state.phase == Phase::Ended {
-            // Taken over since.
-            Take::Drop
-        } else if wanted == Class::Background && class == Class::Waiting {
-            state.class = Class::Background;
-            Take::Later
-        } else {
-            state.phase = Phase::Begun;
-            Take::Begin
+        let mut state = self.flight.state.lock();
+        match state.wanted(self.number) {
+            Wanted::Elsewhere => Take::Elsewhere,
+            Wanted::ByNobody => {
+                state.phase = Phase::Ended;
+                drop(state);
+                self.flight.go();
+                Take::Drop
+            }
+            Wanted::In(Class::Background) if class == Class::Waiting => {
+                state.class = Class::Background;
+                Take::Later
+            }
+            Wanted::In(_) => {
+                state.phase = Phase::Begun;
+                Take::Begin
+            }
         }
     }
 
     /// Whether anybody wants what it brings to be kept.
     pub fn is_stored(&self) -> bool {
-        self.0.state.lock().store
+        self.flight.state.lock().store
     }
 
     /// Tells everybody how it ended.
     pub fn land(self, landing: Landing) {
-        self.0.land(landing);
+        self.end(landing);
+    }
+
+    /// Tells everybody what was found; given back when somebody follows for whom that may be too old.
+    pub fn land_found(self, landed: Landed) -> Option<Self> {
+        let lands = self
+            .flight
+            .land_if(Ok(landed), |state| state.is_led_by(self.number) && !state.computes);
+        (!lands).then_some(self)
+    }
+
+    fn end(&self, landing: Landing) {
+        self.flight.land_if(landing, |state| state.is_led_by(self.number));
     }
 }
 
 impl Drop for Lead {
     fn drop(&mut self) {
-        if self.0.state.lock().phase != Phase::Ended {
-            self.0.land(Err(lost()));
-        }
-    }
-}
-
-// === impl Flight ===
-
-impl Flight {
-    fn led(home: &Arc<Flights>, Ask { key, interest, began, operation }: Ask<'_>) -> Self {
-        let state = State {
-            phase: Phase::Aboard,
-            computes: false,
-            is_strict: interest.is_strict,
-            successor: None,
-            class: interest.class,
-            followers: Vec::new(),
-            is_fill: false,
-            store: interest.store,
-        };
-        let (operation, home) = (Arc::clone(operation), Arc::downgrade(home));
-        Flight { key, began, operation, home, state: Mutex::new(state) }
-    }
-
-    /// A seat in it, unless it has ended or is too old. Who waits does not follow what is led behind and was not begun,
-    /// except where there is no other way.
-    fn seat_for(
-        self: &Arc<Self>,
-        Ask { interest, operation, .. }: Ask<'_>,
-        counts: impl Fn(&Operation) -> bool,
-        whatever_class: bool,
-    ) -> Option<Seat> {
-        let is_young = interest.floor.is_none_or(|floor| self.began >= floor);
-        if !is_young || !counts(&self.operation) {
-            return None;
-        }
-        let mut state = self.state.lock();
-        let goes = state.phase == Phase::Begun || whatever_class || state.class <= interest.class;
-        // An equal item of the same call asks for the same.
-        let is_own = Arc::ptr_eq(&self.operation, operation);
-        let may_be_old = interest.is_strict && !state.computes && !is_own;
-        if state.phase == Phase::Ended || !goes || may_be_old {
-            return None;
-        }
-        state.store |= interest.store;
-        Some(state.seat(self, interest.class))
-    }
-
-    fn seat(self: &Arc<Self>, class: Class) -> Seat {
-        self.state.lock().seat(self, class)
-    }
-
-    /// Takes the followers of an older flight that was not begun, which ends it: what this one computes is younger, and so
-    /// serves them too. What it may find elsewhere is not. `false`: it was begun, or has ended.
-    fn take_over(self: &Arc<Self>, older: &Flight) -> bool {
-        let mut theirs = older.state.lock();
-        if theirs.phase != Phase::Aboard {
-            return false;
-        }
-        theirs.phase = Phase::Ended;
-        theirs.successor = Some(Arc::clone(self));
-        let mut ours = self.state.lock();
-        ours.followers.append(&mut theirs.followers);
-        ours.computes |= theirs.computes || theirs.is_strict;
-        ours.is_fill |= theirs.is_fill;
-        ours.store |= theirs.store;
-        true
-    }
-
-    /// Has it computed although nobody may wait for it any more; or the flight that has taken over its followers.
-    fn fill(self: &Arc<Self>) {
-        let mut flight = Arc::clone(self);
-        loop {
-            let mut state = flight.state.lock();
-            let Some(successor) = state.successor.clone() else {
-                state.is_fill = true;
-                return;
-            };
-            drop(state);
-            flight = successor;
-        }
-    }
-
-    fn land(&self, landing: Landing) {
-        let mut state = self.state.lock();
-        if state.phase == Phase::Ended {
-            return;
-        }
-        state.phase = Phase::Ended;
-        let followers = std::mem::take(&mut state.followers);
-        drop(state);
-        self.go();
-        for follower in followers {
-            // Some have left.
-            let _ = follower.landing.send(landing.clone());
-        }
-    }
-
-    /// Nobody can join it any more.
-    fn go(&self) {
-        let Some(home) = self.home.upgrade() else { return };
-        let mut by_key = home.by_key.lock();
-        if by_key.get(&self.key).is_some_and(|flight| std::ptr::eq(&**flight, self)) {
-            by_key.remove(&self.key);
-        }
-    }
-}
-
-// === impl State ===
-
-impl State {
-    fn seat(&mut self, flight: &Arc<Flight>, class: Class) -> Seat {
-        let (landing, receiver) = oneshot::channel();
-        self.followers.push(Follower { landing, class });
-        Seat { landing: receiver, flight: Arc::clone(flight) }
-    }
-
-    /// The highest class of those who are still interested.
-    fn wanted(&self) -> Option<Class> {
-        let present = self.followers.iter().filter(|follower| !follower.landing.is_closed());
-        let fill = self.is_fill.then_some(Class::Background);
-        present.map(|follower| follower.class).chain(fill).min()
+        self.end(Err(lost()));
     }
 }
 

@@ -1,12 +1,14 @@
 //! The admin port: probes, metrics and status, for kubelets, Prometheus and people.
 
+mod config;
+mod log_level;
 mod status;
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use axum::{
     Json, Router,
-    extract::State,
+    extract::{DefaultBodyLimit, State},
     http::{StatusCode, header::CONTENT_TYPE},
     response::IntoResponse,
     routing::get,
@@ -14,10 +16,15 @@ use axum::{
 use embark_crds::contract::report::Report;
 use tokio::net::TcpListener;
 
-use crate::{metrics::Metrics, readiness::Readiness, served::ServedModels};
+pub use config::Settings;
+
+use crate::{metrics::Metrics, readiness::Readiness, served::ServedModels, telemetry::LogLevel};
 
 /// What Prometheus takes.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Bytes of the longest request: a filter of the log.
+const MOST_BODY_BYTES: usize = 4096;
 
 /// What the admin port tells of.
 #[derive(Clone)]
@@ -30,6 +37,10 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// What the process calls itself.
     pub instance: String,
+    /// What it was started with.
+    pub settings: Arc<Settings>,
+    /// What is logged.
+    pub log_level: LogLevel,
 }
 
 /// Serves until `shutdown` resolves.
@@ -46,17 +57,26 @@ pub async fn serve(
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .route("/status", get(status))
-        .with_state(admin);
+        .route("/config", get(config::get))
+        .route("/log-level", get(log_level::get).put(log_level::put))
+        .layer(DefaultBodyLimit::max(MOST_BODY_BYTES))
+        .with_state(admin)
+        .into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, routes).with_graceful_shutdown(shutdown).await
 }
 
-async fn live() -> &'static str {
-    "live\n"
+async fn live(State(admin): State<Admin>) -> (StatusCode, String) {
+    answer(admin.readiness.alive(), "live")
 }
 
 async fn ready(State(admin): State<Admin>) -> (StatusCode, String) {
-    match admin.readiness.check() {
-        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+    answer(admin.readiness.check(), "ready")
+}
+
+/// What a probe is told.
+fn answer(holds: Result<(), String>, word: &str) -> (StatusCode, String) {
+    match holds {
+        Ok(()) => (StatusCode::OK, format!("{word}\n")),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why + "\n"),
     }
 }

@@ -20,6 +20,8 @@ pub struct Request {
     pub expect_space_id: Option<String>,
     /// What is done about items that are not cached.
     pub wishes: Wishes,
+    /// How long the answer may take; then it is given with what is there. `None`: as long as it takes.
+    pub timeout: Option<Duration>,
 }
 
 /// One item of a batch: an input, or why it is none.
@@ -81,6 +83,15 @@ pub struct Tensor(Bytes);
 // === impl Input ===
 
 impl Input {
+    /// The same in memory of its own: one that came with a request is a part of the request's frame.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        match self {
+            Input::Text(text) => Input::Text(Text(Bytes::copy_from_slice(&text.0))),
+            Input::Tensor(tensor) => Input::Tensor(Tensor(Bytes::copy_from_slice(&tensor.0))),
+        }
+    }
+
     /// Bytes of it.
     pub fn size(&self) -> usize {
         match self {

@@ -22,6 +22,7 @@ pub mod grpc;
 pub mod http;
 pub mod input;
 pub mod key;
+pub mod memory;
 pub mod metrics;
 pub mod model;
 pub mod pb;

@@ -4,13 +4,16 @@ use std::{io::Write as _, process::ExitCode};
 
 use clap::Parser as _;
 use embark_sidecar::args::{Arguments, Command};
-use embark_sidecar::{app, cli, telemetry};
+use embark_sidecar::{
+    app, cli,
+    telemetry::{self, LogLevel},
+};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = telemetry::start(arguments.log_format, &arguments.log_level)
         .map_err(|error| cli::Failure::Usage(error.to_string()))
-        .and_then(|()| run(arguments.command));
+        .and_then(|level| run(arguments.command, level));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -21,12 +24,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<(), cli::Failure> {
+fn run(command: Command, log_level: LogLevel) -> Result<(), cli::Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| cli::Failure::Run(format!("no threads: {error}")))?;
     let outcome = runtime.block_on(async {
         match command {
-            Command::Serve(arguments) => app::run(arguments).await,
+            Command::Serve(arguments) => app::run(arguments, log_level).await,
             Command::Embed(arguments) => cli::embed::run(arguments).await,
             Command::Mean(arguments) => cli::mean::run(arguments).await,
             Command::Invalidate(arguments) => cli::invalidate::run(arguments).await,

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::{model::load::State, served::ServedModels};
+use crate::{
+    model::load::State,
+    served::{ServedModel, ServedModels},
+};
 
 /// The process's readiness.
 #[derive(Clone)]
@@ -37,11 +40,32 @@ impl Readiness {
             return Err("the server is draining".to_owned());
         }
         for model in self.models.iter() {
-            if let Err(error) = model.runtime() {
-                return Err(error.message.clone());
+            let runtime = model.runtime().map_err(|error| error.message.clone())?;
+            if let Some(still) = runtime.batcher.stalled() {
+                let (name, seconds) = (model.name(), still.as_secs());
+                return Err(format!(
+                    "model {name:?} has computed nothing of what waits for {seconds} s"
+                ));
             }
         }
         Ok(())
+    }
+
+    /// Whether the process can go on at all.
+    ///
+    /// # Errors
+    /// A sentence that says why only another one may help.
+    pub fn alive(&self) -> Result<(), String> {
+        let hopeless = |model: &&Arc<ServedModel>| {
+            model.runtime().is_ok_and(|runtime| runtime.batcher.is_hopeless())
+        };
+        match self.models.iter().find(hopeless) {
+            None => Ok(()),
+            Some(model) => {
+                let name = model.name();
+                Err(format!("the threads of model {name:?} have panicked and cannot be replaced"))
+            }
+        }
     }
 
     /// Whether the process is going away.

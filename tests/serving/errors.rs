@@ -3,7 +3,7 @@
 use std::fs;
 
 use embark_sidecar::pb::{
-    client::{CacheControl, EmbedRequest, EmbedStreamRequest, Item, OnMiss, Tensor, item::Input},
+    client::{CacheControl, EmbedRequest, Item, OnMiss, Tensor, item::Input},
     server,
 };
 use embark_tests::{
@@ -156,16 +156,6 @@ async fn when_every_item_fails_with_one_code_the_call_does() {
     let refused = sidecar.call(request(&["", &long, ""])).await.unwrap_err();
     // The first one's reason, though the others differ.
     refusal::of_field(&refused, BAD, "TEXT_EMPTY", "items[0].text");
-    sidecar.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_built_yet_is_refused_by_name() {
-    let (_folder, sidecar) = serve().await;
-    let stream = tokio_stream::once(EmbedStreamRequest { id: 1, request: Some(request(&["a"])) });
-    let refused = sidecar.embeddings().await.embed_stream(stream).await.unwrap_err();
-    refusal::metadata(&refused, Code::Unimplemented, "UNSUPPORTED");
-    assert!(refused.message().contains("EmbedStream"), "{refused}");
     sidecar.stop().await;
 }
 

@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod admin;
 mod bad_manifests;
 mod bad_models;
 mod bench;
@@ -9,6 +10,7 @@ mod cache;
 mod check;
 mod cli;
 mod connections;
+mod deadlines;
 mod drain;
 mod errors;
 mod flights;
@@ -25,5 +27,6 @@ mod mounted;
 mod peers;
 mod policy;
 mod store_faults;
+mod streams;
 mod surface;
 mod tensors;

@@ -360,7 +360,15 @@ pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 
 /// What an HTTP server says of a path: the status code and the body.
 pub async fn http_get(address: &str, path: &str) -> (u16, String) {
-    let answer = get(address, path).await.expect("the port answers");
+    parts(&get(address, path).await.expect("the port answers"))
+}
+
+/// What an HTTP server says to a body: the status code and the body.
+pub async fn http_put(address: &str, path: &str, body: &str) -> (u16, String) {
+    parts(&ask(address, ("PUT", path), body).await.expect("the port answers"))
+}
+
+fn parts(answer: &str) -> (u16, String) {
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
     let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
     (code, body.to_owned())
@@ -408,8 +416,15 @@ pub fn difference(a: &[f32], b: &[f32]) -> f32 {
 }
 
 async fn get(address: &str, path: &str) -> std::io::Result<String> {
+    ask(address, ("GET", path), "").await
+}
+
+async fn ask(address: &str, (method, path): (&str, &str), body: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n");
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.0\r\nhost: {address}\r\ncontent-type: text/plain\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;

@@ -7,6 +7,7 @@ use std::{
     num::NonZeroUsize,
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::{Buf as _, BufMut as _, Bytes};
@@ -21,7 +22,7 @@ use embark_sidecar::{
     clock::{Clock, SystemClock},
     cpu_pool::CpuPool,
     embedder::Embedder,
-    grpc::server::{Services, routes, serve_routes},
+    grpc::server::{Limits, Services, routes, serve_routes},
     metrics::Metrics,
     model::{artifact::ArtifactStore, load},
     served::{Runtime, ServedModel, ServedModels},
@@ -72,6 +73,7 @@ pub(crate) fn serve() {
         let contract = quickstart();
         let models = ServedModels::new([served(contract, folder.path().to_owned()).await]);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let (_stop, stopped) = watch::channel(false);
         let services = Services {
             models,
             embedder: Embedder::new(NonZeroUsize::MIN, Arc::clone(&clock)).expect("threads"),
@@ -79,14 +81,15 @@ pub(crate) fn serve() {
             clock,
             instance: "bench".to_owned(),
             health: tonic_health::server::HealthReporter::new(),
+            stopped: stopped.clone(),
         };
+        let limits = Limits::of(&services.models, Duration::from_secs(3600));
         let null = Null(vec![0; 1 << 22].into());
-        let routes = routes(services).expect("the descriptor decodes").add_service(null);
+        let routes = routes(services, limits).expect("the descriptor decodes").add_service(null);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         writeln!(stdout().lock(), "http://{address}").expect("the client reads");
-        let (_stop, stopped) = watch::channel(false);
-        serve_routes(listener, routes, stopped).await.expect("it serves");
+        serve_routes(listener, routes, limits, stopped).await.expect("it serves");
     });
 }
 

@@ -65,10 +65,13 @@ async fn hear(model: &ServedModel, news: News) {
             if is_other {
                 model.follow(policy).await;
                 model.metrics.policy.count(Reload::Applied);
-                let hash = model.policy.load().hash.clone();
-                info!(model = model.name(), policy = hash, "follows another cache policy");
+                let (hash, policy) = {
+                    let policy = model.policy.load();
+                    (policy.hash.clone(), policy.cache.to_json())
+                };
+                info!(model = model.name(), hash, policy, "follows another cache policy");
                 warn_of_epoch(model);
-            } else if !model.policy.trouble().is_empty() {
+            } else if rest.is_empty() && !model.policy.trouble().is_empty() {
                 info!(model = model.name(), "the file of its cache policy is good again");
             }
             if !rest.is_empty() {

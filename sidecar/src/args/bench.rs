@@ -16,7 +16,9 @@ Examples:
 
 Calls come at random times, whether or not earlier ones are answered, and a call's time is counted
 from when it was due. Texts are made of words and drawn from --keys by Zipf's law, so that a cache
-answers some far more often than others. Ends with 1 when no call was answered.")]
+answers some far more often than others; they stay in the server's cache, and with the same --seed a
+second run finds them there. Ctrl-C ends it early, with what was measured. Ends with 1 when no call
+was answered.")]
 pub struct Bench {
     /// The server, such as 127.0.0.1:8081 or http://host:8081.
     #[arg(long, env = "EMBARK_ADDRESS", default_value = "127.0.0.1:8081")]
@@ -31,7 +33,7 @@ pub struct Bench {
     #[arg(long, value_name = "N", default_value = "100", value_parser = rate, allow_negative_numbers = true)]
     pub rate: f64,
     /// How long calls are sent.
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = super::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = time)]
     pub duration: Duration,
     /// Connections, which take turns.
     #[arg(long, value_name = "N", default_value = "2")]
@@ -52,7 +54,7 @@ pub struct Bench {
     #[arg(long, value_name = "N", default_value = "8")]
     pub words: NonZeroU32,
     /// The deadline of each call.
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = super::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = time)]
     pub timeout: Duration,
     /// What to do about a text that is not cached; by default what the model's policy says.
     #[arg(long, value_enum)]
@@ -77,6 +79,13 @@ pub enum OnMiss {
 }
 
 // === free functions ===
+
+fn time(text: &str) -> Result<Duration, String> {
+    let time = super::duration(text)?;
+    (!time.is_zero())
+        .then_some(time)
+        .ok_or_else(|| "is no time; more than 0s is allowed".to_owned())
+}
 
 fn rate(text: &str) -> Result<f64, String> {
     number(text, 0.001..=1e6).ok_or_else(|| "is not a number from 0.001 to 1000000".to_owned())

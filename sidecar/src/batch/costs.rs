@@ -75,9 +75,12 @@ impl Costs {
             column.insert(cell, interpolate(column, cell) * surprise);
             return;
         }
-        // A run between two cells tells of both, the more the closer they are.
+        // A run between two cells tells of both, the more the closer they are; one beyond all of the last alone.
         let above = column.range(rows..).next().map_or(cell, |(rows, _)| *rows);
-        let share = f64::from(rows - cell) / f64::from((above - cell).max(1));
+        let share = match above - cell {
+            0 => 0.0,
+            apart => f64::from(rows - cell) / f64::from(apart),
+        };
         let fresh = if surprise < 1.0 { FASTER } else { SLOWER };
         let change = fresh * (surprise.min(SLOWEST) - 1.0);
         for (rows, share) in [(cell, 1.0 - share), (above, share)] {
@@ -85,6 +88,11 @@ impl Costs {
                 *known *= 1.0 + change * share;
             }
         }
+    }
+
+    /// How long the slowest known run takes.
+    pub fn slowest(&self) -> Duration {
+        self.measured().iter().map(|run| run.took).max().unwrap_or_default()
     }
 
     /// Every cell.
@@ -139,6 +147,26 @@ fn interpolate(column: &BTreeMap<u32, f64>, rows: u32) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    proptest::proptest! {
+        /// Whatever is measured, no run takes less than no time, and none for ever.
+        #[test]
+        fn what_is_predicted_is_a_time(
+            runs in proptest::collection::vec((1_u32..200, 1_u32..600, 1e-7_f64..100.0), 0..60),
+        ) {
+            let mut costs = Costs::default();
+            for (rows, length, seconds) in &runs {
+                costs.observe(*rows, *length, *seconds);
+            }
+            for rows in [1, 3, 8, 12, 15, 100, 1024] {
+                for length in [1, 16, 100, 512, 4096] {
+                    let predicted = costs.predict(rows, length);
+                    let is_time = predicted.is_finite() && (predicted > 0.0 || runs.is_empty());
+                    proptest::prop_assert!(is_time, "{rows} x {length}: {predicted}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn lengths_of_a_bucket_differ_by_less_than_a_third() {

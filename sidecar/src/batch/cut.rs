@@ -39,18 +39,23 @@ pub(super) fn next(
     limits: &Batching,
     is_last: bool,
 ) -> Option<Next> {
-    let plans = lanes.iter().filter(|lane| !lane.lengths.is_empty()).map(|lane| {
+    let (mut first, mut soonest) = (None::<(Next, f64)>, None::<Duration>);
+    for lane in lanes.iter().filter(|lane| !lane.lengths.is_empty()) {
         let rows = rows(&lane.lengths, costs, limits);
+        let may_grow = rows == lane.lengths.len() && rows < limits.max_items as usize;
+        if may_grow && !is_last && lane.waited < limits.max_delay {
+            let left = limits.max_delay - lane.waited;
+            soonest = Some(soonest.map_or(left, |soonest| soonest.min(left)));
+            continue;
+        }
         let longest = lane.lengths[..rows].iter().copied().max().unwrap_or(1);
-        let seconds = predict(costs, rows, longest).max(1e-6);
-        (lane, rows, lane.waited.as_secs_f64() / seconds)
-    });
-    let (lane, rows, _) = plans.max_by(|a, b| a.2.total_cmp(&b.2))?;
-    let may_grow = rows == lane.lengths.len() && rows < limits.max_items as usize;
-    if may_grow && !is_last && lane.waited < limits.max_delay {
-        return Some(Next::Wait(limits.max_delay - lane.waited));
+        let claim = lane.waited.as_secs_f64() / predict(costs, rows, longest).max(1e-6);
+        if first.is_none_or(|(_, highest)| claim >= highest) {
+            first = Some((Next::Run { bucket: lane.bucket, rows }, claim));
+        }
     }
-    Some(Next::Run { bucket: lane.bucket, rows })
+    // No worker rests beside a lane that need not wait.
+    first.map(|(run, _)| run).or(soonest.map(Next::Wait))
 }
 
 /// How many of the first rows of these lengths to run: the fewest that come within 5 % of the best rate, among those that

@@ -15,14 +15,27 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::{
-    BatcherConfig, Job, Load, Waiting,
+    BatcherConfig, Job, Load, Outcome, Waiting,
     costs::{Costs, bucket},
     cut::{self, Lane, Next},
 };
-use crate::{flight::Take, input::Class, metrics::BatchMetrics};
+use crate::{
+    error::{Error, ErrorKind},
+    flight::{Take, Wanted},
+    input::Class,
+    metrics::BatchMetrics,
+};
 
 /// The share of the queue that the background may fill, so that what is waited for always finds room.
 const BACKGROUND_SHARE: u32 = 2;
+/// How long an estimate of the wait holds: finding it out costs as much as a look at every lane.
+const ESTIMATED_EVERY: Duration = Duration::from_millis(2);
+/// A queue of so few rows is swept whenever there is no room; a longer one no more often than this.
+const SWEPT_ALWAYS: usize = 64;
+const SWEPT_EVERY: Duration = Duration::from_millis(10);
+/// Nothing done for so long, and for so many of the slowest known runs, is a stall.
+const STALLED_AFTER: Duration = Duration::from_secs(10);
+const STALLED_RUNS: u32 = 20;
 /// Bytes of inputs that wait, to be prepared or to be computed.
 const MAX_BYTES: u64 = 128 * 1024 * 1024;
 
@@ -41,6 +54,9 @@ pub enum Full {
     /// What waits would cost too much.
     #[error("what waits would cost {0}; at most {1} is allowed (spec.batching.queue.maxTokens)")]
     Cost(u64, u64),
+    /// It would wait for longer than its caller has time.
+    #[error("it would wait for about {} ms, and the call has {} ms left", .0.as_millis(), .1.as_millis())]
+    Wait(Duration, Duration),
     /// The batcher computes what waits and takes no more.
     #[error("the server is shutting down")]
     Closed,
@@ -67,9 +83,19 @@ pub(super) struct Queue {
     taken: Arc<Taken>,
     batching: Batching,
     mixes_lengths: bool,
+    workers: usize,
     state: Mutex<State>,
     changed: Condvar,
+    estimate: Mutex<Estimate>,
     metrics: BatchMetrics,
+}
+
+/// How long a row that comes now waits, as was found a moment ago.
+#[derive(Default)]
+struct Estimate {
+    at: Option<Instant>,
+    /// By class.
+    waits: [Duration; 2],
 }
 
 #[derive(Default)]
@@ -82,7 +108,11 @@ struct State {
     /// Runs under way, and runs so far.
     running: usize,
     begun: u64,
+    /// When a run was over last, or there was nothing to do.
+    progressed: Option<Instant>,
     closed: bool,
+    /// When rows that nobody wants were looked for last.
+    swept: Option<Instant>,
 }
 
 /// Rows that are run together.
@@ -93,6 +123,28 @@ pub(super) struct Run {
 }
 
 // === impl Place ===
+
+impl Place {
+    /// What it is a place among.
+    pub fn class(&self) -> Class {
+        self.class
+    }
+
+    /// Makes it one of the background's, of which there are so many; `false`: all are taken.
+    fn demote(&mut self, most: u32) -> bool {
+        if self.class == Class::Background {
+            return true;
+        }
+        let [waiting, background] = &self.taken.items;
+        let more = |taken: u32| (taken < most).then_some(taken + 1);
+        if background.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_err() {
+            return false;
+        }
+        waiting.fetch_sub(1, Ordering::AcqRel);
+        self.class = Class::Background;
+        true
+    }
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
@@ -115,8 +167,10 @@ impl Queue {
             taken: Arc::default(),
             batching: config.batching,
             mixes_lengths,
+            workers: config.workers.get(),
             state: Mutex::default(),
             changed: Condvar::new(),
+            estimate: Mutex::default(),
             metrics,
         }
     }
@@ -167,7 +221,7 @@ impl Queue {
             all == 0 || all + cost <= max_cost && own + cost <= share(class, max_cost)
         };
         if !fits(&state) {
-            state.sweep(&self.metrics);
+            state.sweep(&self.metrics, Instant::now());
             if !fits(&state) {
                 let full =
                     Full::Cost(state.cost.iter().sum::<u64>() + cost, share(class, max_cost));
@@ -175,7 +229,10 @@ impl Queue {
             }
         }
         let lane = if self.mixes_lengths { bucket(length) } else { length };
-        state.push(lane, class, Waiting { job, cost, since: Instant::now(), _place: place });
+        if state.running == 0 && state.rows == [0; 2] {
+            state.progressed = Some(Instant::now());
+        }
+        state.push(lane, class, Waiting { job, cost, since: Instant::now(), place });
         self.measure(&state);
         drop(state);
         self.changed.notify_one();
@@ -195,7 +252,7 @@ impl Queue {
             };
             match self.decide(&state, class) {
                 Some(Next::Run { bucket, rows }) => {
-                    let rows = state.take((bucket, class), rows, &self.metrics);
+                    let rows = state.take((bucket, class), rows, self);
                     self.measure(&state);
                     if !rows.is_empty() {
                         return Some(self.start(state, rows));
@@ -223,19 +280,52 @@ impl Queue {
 
     /// A run is over.
     pub(super) fn finish(&self) {
-        self.state.lock().running -= 1;
+        let mut state = self.state.lock();
+        state.running -= 1;
+        state.progressed = Some(Instant::now());
     }
 
-    pub(super) fn load(&self, workers: usize) -> Load {
+    /// For how long there has been something to do and nothing was done, when that is longer than any run may take.
+    pub(super) fn stalled(&self, now: Instant) -> Option<Duration> {
+        let slowest = self.costs.lock().slowest();
         let state = self.state.lock();
-        let costs = self.costs.lock();
-        let seconds = state.lanes.values().flatten().map(|line| self.seconds(line, &costs)).sum();
+        let is_idle = state.running == 0 && state.rows.iter().all(|rows| *rows == 0);
+        let since = state.progressed.filter(|_| !is_idle)?;
+        let still = now.saturating_duration_since(since);
+        (still > STALLED_AFTER.max(slowest * STALLED_RUNS)).then_some(still)
+    }
+
+    pub(super) fn load(&self) -> Load {
+        let state = self.state.lock();
         Load {
-            workers,
+            workers: self.workers,
             running: state.running,
-            backlog: Duration::from_secs_f64(seconds),
+            backlog: self.backlog(&state).iter().sum(),
             longest_run: self.batching.max_duration,
         }
+    }
+
+    /// How long a row of a class that comes now is expected to wait.
+    pub(super) fn wait(&self, class: Class) -> Duration {
+        let now = Instant::now();
+        let mut estimate = self.estimate.lock();
+        if estimate.at.is_none_or(|at| now.duration_since(at) > ESTIMATED_EVERY) {
+            let [waiting, background] = self.backlog(&self.state.lock());
+            let all = |backlog: Duration| backlog.div_f64(self.workers as f64);
+            *estimate =
+                Estimate { at: Some(now), waits: [all(waiting), all(waiting + background)] };
+        }
+        estimate.waits[class as usize]
+    }
+
+    /// How long one worker takes for what waits, by class.
+    fn backlog(&self, state: &State) -> [Duration; 2] {
+        let costs = self.costs.lock();
+        Class::ALL.map(|class| {
+            let lines = state.lanes.values().map(|lines| &lines[class as usize]);
+            let seconds = lines.map(|line| self.seconds(line, &costs)).sum();
+            Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+        })
     }
 
     /// How long one worker takes for a line.
@@ -282,7 +372,7 @@ impl Queue {
     /// Drops rows that nobody wants any more; tells whether there were any.
     fn sweep(&self) -> bool {
         let mut state = self.state.lock();
-        let swept = state.sweep(&self.metrics);
+        let swept = state.sweep(&self.metrics, Instant::now());
         self.measure(&state);
         swept
     }
@@ -308,52 +398,74 @@ impl State {
         self.lanes.entry(lane).or_default()[class as usize].push_back(row);
     }
 
-    /// Takes the first rows of a line that are still wanted; those that are wanted later go to the end of the other line.
-    fn take(
-        &mut self,
-        (lane, class): (u32, Class),
-        most: usize,
-        metrics: &BatchMetrics,
-    ) -> Vec<Waiting> {
-        let mut taken = Vec::with_capacity(most);
-        let Some(lines) = self.lanes.get_mut(&lane) else { return taken };
-        while taken.len() < most
-            && let Some(row) = lines[class as usize].pop_front()
-        {
+    /// Takes those of the first rows of a line that are still wanted; those that are wanted later go to the end of the other
+    /// line. No others come in their place: they may be longer than what was judged.
+    fn take(&mut self, (lane, class): (u32, Class), most: usize, queue: &Queue) -> Vec<Waiting> {
+        let Some(lines) = self.lanes.get_mut(&lane) else { return Vec::new() };
+        let line = &mut lines[class as usize];
+        let first: Vec<Waiting> = line.drain(..most.min(line.len())).collect();
+        let mut taken = Vec::with_capacity(first.len());
+        for row in first {
             self.rows[class as usize] -= 1;
             self.cost[class as usize] -= row.cost;
             match row.job.claim.take(class) {
                 Take::Begin => taken.push(row),
-                Take::Later => {
-                    self.rows[Class::Background as usize] += 1;
-                    self.cost[Class::Background as usize] += row.cost;
-                    lines[Class::Background as usize].push_back(row);
-                }
+                Take::Later => self.put_behind(lane, row, queue),
                 Take::Drop => {
-                    metrics.cancelled.inc();
+                    queue.metrics.cancelled.inc();
                 }
+                Take::Elsewhere => {}
             }
         }
-        if lines.iter().all(VecDeque::is_empty) {
+        if self.lanes.get(&lane).is_some_and(|lines| lines.iter().all(VecDeque::is_empty)) {
             self.lanes.remove(&lane);
         }
         taken
     }
 
-    /// Drops rows that nobody wants any more.
-    fn sweep(&mut self, metrics: &BatchMetrics) -> bool {
+    /// Goes on with a row behind those that are waited for, as far as the background has room.
+    fn put_behind(&mut self, lane: u32, mut row: Waiting, queue: &Queue) {
+        let share = |limit: u32| share(Class::Background, limit.into());
+        let most = share(queue.batching.queue_max_items);
+        let most_cost = share(queue.batching.queue_max_tokens);
+        let mut fits = |state: &Self| {
+            let cost = state.cost[Class::Background as usize];
+            (cost == 0 || cost + row.cost <= most_cost)
+                && row.place.demote(u32::try_from(most).unwrap_or(u32::MAX))
+        };
+        if fits(self) || (self.sweep(&queue.metrics, Instant::now()) && fits(self)) {
+            return self.push(lane, Class::Background, row);
+        }
+        queue.metrics.dropped_fills.inc();
+        let sentence = "nobody waits for it any more, and the queue has no room behind";
+        let (result, queued) =
+            (Err(Error::new(ErrorKind::QueueFull, sentence)), row.since.elapsed());
+        row.job.claim.complete(Outcome { result, queued, ran: Duration::ZERO });
+    }
+
+    /// Drops rows that nobody wants any more. Many are looked at no more often than now and then: under overload each call
+    /// would have to.
+    fn sweep(&mut self, metrics: &BatchMetrics, now: Instant) -> bool {
+        let is_long = self.rows.iter().sum::<usize>() > SWEPT_ALWAYS;
+        if is_long && self.swept.is_some_and(|at| now.duration_since(at) < SWEPT_EVERY) {
+            return false;
+        }
+        self.swept = Some(now);
         let mut swept = false;
         for lines in self.lanes.values_mut() {
             for class in Class::ALL {
                 lines[class as usize].retain(|row| {
-                    let is_wanted = row.job.claim.is_wanted();
-                    if !is_wanted {
-                        self.rows[class as usize] -= 1;
-                        self.cost[class as usize] -= row.cost;
-                        metrics.cancelled.inc();
-                        swept = true;
+                    let wanted = row.job.claim.wanted();
+                    if let Wanted::In(_) = wanted {
+                        return true;
                     }
-                    is_wanted
+                    self.rows[class as usize] -= 1;
+                    self.cost[class as usize] -= row.cost;
+                    if wanted == Wanted::ByNobody {
+                        metrics.cancelled.inc();
+                    }
+                    swept = true;
+                    false
                 });
             }
         }

@@ -2,7 +2,7 @@
 
 mod lines;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -22,6 +22,8 @@ struct Gate {
     shut: Mutex<bool>,
     changed: Condvar,
     entered: AtomicUsize,
+    /// Whether there are no more engines.
+    is_barren: AtomicBool,
     /// The rows of each run.
     runs: Mutex<Vec<Vec<u32>>>,
 }
@@ -66,6 +68,7 @@ impl Engine for Obedient {
     }
 
     fn fork(&self) -> Box<dyn Engine> {
+        assert!(!self.gate.is_barren.load(Ordering::SeqCst), "no more of it");
         Box::new(self.clone())
     }
 }
@@ -95,8 +98,8 @@ impl Claim for Wish {
         }
     }
 
-    fn is_wanted(&self) -> bool {
-        self.class.lock().is_some()
+    fn wanted(&self) -> Wanted {
+        self.class.lock().map_or(Wanted::ByNobody, Wanted::In)
     }
 
     fn complete(self: Box<Self>, outcome: Outcome) {
@@ -312,6 +315,22 @@ fn a_panic_costs_its_row_alone() {
 }
 
 #[test]
+fn an_engine_is_replaced_as_soon_as_it_can_be_and_three_failures_are_told() {
+    let fixture = Fixture::new(limits(10, 1000));
+    let value = |id| fixture.submit(&[id]).unwrap().value();
+    fixture.gate.is_barren.store(true, Ordering::SeqCst);
+    assert_eq!(value(13), Err(ErrorKind::WorkerLost), "the engine panics");
+    for _ in 0..2 {
+        assert_eq!(value(2), Err(ErrorKind::WorkerLost), "there is no other");
+        assert!(!fixture.batcher.is_hopeless());
+    }
+    assert_eq!(value(2), Err(ErrorKind::WorkerLost));
+    assert!(fixture.batcher.is_hopeless());
+    fixture.gate.is_barren.store(false, Ordering::SeqCst);
+    assert_eq!(value(2), Ok(2.0));
+}
+
+#[test]
 fn a_run_waits_for_more_rows_as_long_as_it_may_and_no_longer() {
     let delay = Duration::from_secs(3600);
     let fixture = Fixture::new(Batching { max_delay: delay, max_items: 3, ..limits(10, 1000) });
@@ -336,4 +355,19 @@ fn closing_computes_what_waits_and_refuses_the_rest() {
     let (job, _row) = Fixture::job(Class::Waiting, &[4]);
     let refused = fixture.batcher.submit(place, job).map_err(|(full, _)| full);
     assert_eq!(refused.unwrap_err(), Full::Closed);
+}
+
+#[test]
+fn a_queue_that_stands_still_is_found_and_one_that_moves_or_is_empty_is_not() {
+    let fixture = Fixture::new(limits(32, 4096));
+    let later = |seconds| Instant::now() + Duration::from_secs(seconds);
+    assert_eq!(fixture.batcher.queue.stalled(later(3600)), None, "nothing was asked for");
+    let busy = fixture.busy();
+    assert_eq!(fixture.batcher.queue.stalled(later(9)), None);
+    let still = fixture.batcher.queue.stalled(later(12)).expect("its one run does not end");
+    assert!(still >= Duration::from_secs(11), "{still:?}");
+    fixture.gate.set_shut(false);
+    busy.value().unwrap();
+    fixture.batcher.close();
+    assert_eq!(fixture.batcher.queue.stalled(later(3600)), None, "all of it is done");
 }

@@ -1,11 +1,15 @@
-//! The threads that compute. Each owns an engine; a run that panics costs its row and its engine, not the thread's place:
-//! it goes on with a fresh one.
+//! The threads that compute. Each owns an engine; a run that panics costs its row and its engine, not the thread: it goes
+//! on with a fresh one, as soon as there is one to be had.
 
 use std::{
+    collections::VecDeque,
     io,
     num::NonZeroUsize,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{Builder, JoinHandle},
     time::Duration,
 };
@@ -26,18 +30,30 @@ use crate::{
 
 /// What computes gives way to what answers: hits stay quick while every core computes.
 const NICE: i32 = 10;
+/// So many engines that could not be replaced within this time, and the process is said to be dead.
+const MOST_FAILURES: usize = 3;
+const FAILURES_WITHIN: Duration = Duration::from_secs(60);
 
 pub(super) struct Workers {
     threads: Mutex<Vec<JoinHandle<()>>>,
-    count: usize,
+    replacements: Arc<Replacements>,
+}
+
+/// Tries to replace engines that failed.
+#[derive(Default)]
+struct Replacements {
+    failed: Mutex<VecDeque<Instant>>,
+    are_hopeless: AtomicBool,
 }
 
 struct Worker {
     /// Never run: fresh engines are made of it.
     template: Box<dyn Engine>,
-    engine: Box<dyn Engine>,
+    /// None after a panic, until there is another.
+    engine: Option<Box<dyn Engine>>,
     queue: Arc<Queue>,
     metrics: ModelMetrics,
+    replacements: Arc<Replacements>,
 }
 
 type Outcomes = Result<Vec<Result<Embedding, Error>>, Error>;
@@ -51,23 +67,25 @@ impl Workers {
         queue: &Arc<Queue>,
         metrics: &ModelMetrics,
     ) -> io::Result<Self> {
-        let mut threads = Vec::new();
+        let (mut threads, replacements) = (Vec::new(), Arc::<Replacements>::default());
         for index in 0..count.get() {
             let worker = Worker {
                 template: engine.fork(),
-                engine: engine.fork(),
+                engine: Some(engine.fork()),
                 queue: Arc::clone(queue),
                 metrics: metrics.clone(),
+                replacements: Arc::clone(&replacements),
             };
             let name = format!("compute-{index}");
             threads.push(Builder::new().name(name).spawn(move || worker.work())?);
         }
         metrics.batch.workers.set(i64::try_from(count.get()).unwrap_or(i64::MAX));
-        Ok(Workers { threads: Mutex::new(threads), count: count.get() })
+        Ok(Workers { threads: Mutex::new(threads), replacements })
     }
 
-    pub(super) fn count(&self) -> usize {
-        self.count
+    /// Whether engines that failed can be replaced no more: only another process may help.
+    pub(super) fn are_hopeless(&self) -> bool {
+        self.replacements.are_hopeless.load(Ordering::Acquire)
     }
 
     pub(super) fn join(&self) {
@@ -84,7 +102,10 @@ impl Worker {
     fn work(mut self) {
         give_way();
         while let Some(run) = self.queue.next() {
-            self.compute(run);
+            // Whatever fails beside the engine costs the run: its rows are told when they are dropped.
+            if catch_unwind(AssertUnwindSafe(|| self.compute(run))).is_err() {
+                self.metrics.batch.worker_restarts.inc();
+            }
             self.queue.finish();
         }
     }
@@ -129,16 +150,24 @@ impl Worker {
     }
 
     fn attempt(&mut self, rows: &[&Row], threads: Threads) -> Outcomes {
-        let engine = &mut self.engine;
+        let mut engine = self.engine.take().map_or_else(|| self.another(), Ok)?;
         let run = catch_unwind(AssertUnwindSafe(|| engine.run(rows, threads)));
         let Ok(outcomes) = run else {
-            self.engine = self.template.fork();
             self.metrics.batch.worker_restarts.inc();
             return Err(Error::new(ErrorKind::WorkerLost, "the computation panicked"));
         };
+        self.engine = Some(engine);
         let mut outcomes = outcomes?;
         outcomes.resize_with(rows.len(), || Err(no_vector()));
         Ok(outcomes)
+    }
+
+    /// An engine in place of one that panicked.
+    fn another(&self) -> Result<Box<dyn Engine>, Error> {
+        catch_unwind(AssertUnwindSafe(|| self.template.fork())).map_err(|_| {
+            self.replacements.note_failure(Instant::now());
+            Error::new(ErrorKind::WorkerLost, "the computation panicked, and cannot be begun anew")
+        })
     }
 
     fn note(&self, rows: &[&Row], threads: Threads, took: Duration) {
@@ -149,6 +178,19 @@ impl Worker {
         // A run on all cores says nothing of one on one.
         if threads == Threads::One {
             self.queue.costs.lock().observe(count, longest, took.as_secs_f64());
+        }
+    }
+}
+
+// === impl Replacements ===
+
+impl Replacements {
+    fn note_failure(&self, now: Instant) {
+        let mut failed = self.failed.lock();
+        failed.push_back(now);
+        failed.retain(|at| now.duration_since(*at) < FAILURES_WITHIN);
+        if failed.len() >= MOST_FAILURES {
+            self.are_hopeless.store(true, Ordering::Release);
         }
     }
 }

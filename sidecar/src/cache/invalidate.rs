@@ -21,7 +21,8 @@ const EPOCH_LIMIT: Duration = Duration::from_secs(2);
 
 impl Cache {
     /// Makes entries of a lower epoch count no more, from before this is waited for; does nothing when the epoch is not
-    /// higher than the one that counts. Once this returns, the disk tier remembers it.
+    /// higher than the one that counts. Once this returns without an error, the disk tier remembers it, unless another call
+    /// raised it before and said that it does not.
     ///
     /// # Errors
     /// [`ErrorKind::NotDurable`] when it holds only until a restart, as far as is known.

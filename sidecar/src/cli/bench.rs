@@ -77,9 +77,13 @@ async fn drive(
     let mut ticks = interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let (mut calls, mut turn) = (JoinSet::new(), 0);
+    let interrupted = tokio::signal::ctrl_c();
+    tokio::pin!(interrupted);
     loop {
         let at = tokio::select! {
             at = due.recv() => at,
+            // What was measured so far is told.
+            _ = &mut interrupted => break,
             _ = ticks.tick() => {
                 progress.set_message(tally.lock().glance(began.elapsed()));
                 while calls.try_join_next().is_some() {}

@@ -12,12 +12,13 @@ use tokio::time::Instant;
 use super::{
     Call, Terms,
     miss::{Miss, Waiting, error},
+    terms,
 };
 use crate::{
     batch::{Claim, Full, Job, Outcome, Place},
     cache::{Cache, Hit, Operation},
     cpu_pool::CpuPool,
-    flight::{Ask, Interest, Joined, Landed, Lead, Origin, Seat, Stages, Take},
+    flight::{Ask, Interest, Joined, Landed, Lead, Origin, Seat, Stages, Take, Wanted},
     input::{Class, Input},
     key::CacheKey,
     metrics::{ModelMetrics, Source, Stage},
@@ -45,6 +46,15 @@ struct Course {
     terms: Terms,
 }
 
+/// Who boards, and why it may not lead.
+#[derive(Clone, Copy)]
+struct Boarding<'a> {
+    interest: Interest,
+    began: Instant,
+    operation: &'a Arc<Operation>,
+    refused: Option<Full>,
+}
+
 /// A row in the queue.
 struct RowClaim {
     lead: Lead,
@@ -59,12 +69,14 @@ pub(super) fn join(
     misses: Vec<Miss>,
 ) -> (Vec<Waiting>, Vec<(usize, Full)>) {
     let operation = Arc::new(call.runtime.cache.begin());
-    let interest = call.terms.interest();
+    let (interest, began) = (call.terms.interest(), call.began);
+    let boarding =
+        Boarding { interest, began, operation: &operation, refused: too_long_a_wait(call) };
     let (mut waiting, mut refused) = (Vec::with_capacity(misses.len()), Vec::new());
     let mut led = Vec::new();
     for miss in misses {
         let index = miss.index;
-        match board(call.runtime, (interest, call.began, &operation), miss.key, miss.input) {
+        match board(call.runtime, boarding, miss.key, miss.input) {
             Ok((seat, lead)) => {
                 waiting.push(Waiting { index, seat, leads: lead.is_some() });
                 led.extend(lead.and_then(|lead| land_late(call, lead)));
@@ -90,27 +102,40 @@ pub(super) fn fill(pool: &CpuPool, call: &Call<'_>, misses: Vec<Miss>) {
 /// Lands what came into memory between the look into it and the lead, and gives what did not. A flight that landed in
 /// between could not be joined any more, and its key is not to be computed twice. From the lead on, others join.
 fn land_late(call: &Call<'_>, led: Led) -> Option<Led> {
-    let hit = call.in_memory(led.lead.key());
-    let hit = hit.filter(|hit| !hit.is_stale && !led.lead.computes());
+    let hit = call.in_memory(led.lead.key()).filter(|hit| !hit.is_stale);
     let Some(Hit { entry, age_ms, is_stale }) = hit else { return Some(led) };
     let origin = Origin::Found { source: Source::HitMemory, age_ms, is_stale };
-    led.lead.land(Ok(Landed { entry, origin, stages: Stages::default() }));
-    None
+    let landed = Landed { entry, origin, stages: Stages::default() };
+    let Led { lead, place, input, disk } = led;
+    lead.land_found(landed).map(|lead| Led { lead, place, input, disk })
+}
+
+/// Why a call leads no flight: what waits already takes longer than it has time. Who takes the default vector in the end
+/// does not mind.
+fn too_long_a_wait(call: &Call<'_>) -> Option<Full> {
+    let deadline = call.deadline.filter(|_| call.terms.on_miss == terms::Miss::Wait(None))?;
+    let wait = call.runtime.batcher.wait(call.terms.class);
+    let left = deadline.saturating_duration_since(Instant::now());
+    (wait > left).then_some(Full::Wait(wait, left))
 }
 
 /// Joins a flight, or leads one.
 fn board(
     runtime: &Runtime,
-    (interest, began, operation): (Interest, Instant, &Arc<Operation>),
+    Boarding { interest, began, operation, refused }: Boarding<'_>,
     key: CacheKey,
     input: Input,
 ) -> Result<(Seat, Option<Led>), Full> {
     let counts = |flown: &Operation| runtime.cache.counts(flown, &key);
-    let reserve = || runtime.batcher.reserve(interest.class, input.size());
+    let reserve = || match refused {
+        Some(full) => Err(full),
+        None => runtime.batcher.reserve(interest.class, input.size()),
+    };
     let joined = runtime.flights.join(Ask { key, interest, began, operation }, counts, reserve)?;
     Ok(match joined {
         Joined::Leads(seat, lead, place) => {
-            (seat, Some(Led { lead, place, input, disk: Duration::ZERO }))
+            // Out of its frame, of which it would hold all until it is computed.
+            (seat, Some(Led { lead, place, input: input.detached(), disk: Duration::ZERO }))
         }
         Joined::Follows(seat) => (seat, None),
     })
@@ -150,31 +175,30 @@ impl Course {
         let started = Instant::now();
         let keys: Vec<_> = led.iter().map(|led| *led.lead.key()).collect();
         let Some(first) = led.first() else { return led };
-        let operation = Arc::clone(first.lead.operation());
+        let operation = first.lead.operation();
         let found = self.runtime.cache.lookup_disk(&operation, &keys).await;
         let disk = started.elapsed();
         self.metrics.stage(Stage::Disk, disk.as_secs_f64());
         let mut missing = Vec::new();
         for (led, hit) in led.into_iter().zip(found) {
-            match hit.filter(|hit| self.terms.takes(hit.age_ms) && !led.lead.computes()) {
-                Some(hit) => missing.extend(self.land_found(led, hit, disk)),
-                None => missing.push(Led { disk, ..led }),
-            }
+            let led = Led { disk, ..led };
+            missing.extend(match hit.filter(|hit| self.terms.takes(hit.age_ms)) {
+                Some(hit) => self.land_found(led, hit),
+                None => Some(led),
+            });
         }
         missing
     }
 
-    /// Lands what was found; what is stale is computed anew by a flight behind it, if there is none already.
-    fn land_found(
-        &self,
-        led: Led,
-        Hit { entry, age_ms, is_stale }: Hit,
-        disk: Duration,
-    ) -> Option<Led> {
-        let Led { lead, place, input, .. } = led;
+    /// Lands what was found; what is stale is computed anew by a flight behind it, if there is none already. Gives what is to
+    /// be computed.
+    fn land_found(&self, led: Led, Hit { entry, age_ms, is_stale }: Hit) -> Option<Led> {
+        let Led { lead, place, input, disk } = led;
         let (key, stages) = (*lead.key(), Stages { disk, ..Stages::default() });
         let origin = Origin::Found { source: Source::HitDisk, age_ms, is_stale };
-        lead.land(Ok(Landed { entry, origin, stages }));
+        if let Some(lead) = lead.land_found(Landed { entry, origin, stages }) {
+            return Some(Led { lead, place, input, disk });
+        }
         drop(place);
         if !is_stale || !self.terms.refreshes() {
             return None;
@@ -191,8 +215,8 @@ impl Course {
         key: CacheKey,
         input: Input,
     ) -> Option<Led> {
-        let from = (self.terms.fill(), began, operation);
-        let Ok((seat, led)) = board(&self.runtime, from, key, input) else {
+        let boarding = Boarding { interest: self.terms.fill(), began, operation, refused: None };
+        let Ok((seat, led)) = board(&self.runtime, boarding, key, input) else {
             self.metrics.batch.dropped_fills.inc();
             return None;
         };
@@ -227,7 +251,17 @@ impl Course {
                 let course = self.clone();
                 admission.hand_over(move || led.into_iter().for_each(|led| course.queue(led)));
             }
-            Err(error) => led.into_iter().for_each(|led| led.lead.land(Err(error.clone()))),
+            Err(error) => {
+                self.refused(class, led.len());
+                led.into_iter().for_each(|led| led.lead.land(Err(error.clone())));
+            }
+        }
+    }
+
+    /// Counts what is not computed behind an answer, for want of room.
+    fn refused(&self, class: Class, items: usize) {
+        if class == Class::Background {
+            self.metrics.batch.dropped_fills.inc_by(items as u64);
         }
     }
 
@@ -246,19 +280,25 @@ impl Course {
         self.metrics.stage(Stage::Preprocess, preprocess.as_secs_f64());
         let stages = Stages { disk, preprocess, ..Stages::default() };
         let claim = Box::new(RowClaim { lead, cache: Arc::clone(&self.runtime.cache), stages });
+        let class = place.class();
         if let Err((full, job)) = self.runtime.batcher.submit(place, Job { row, claim }) {
+            self.refused(class, 1);
             let (queued, ran) = (Duration::ZERO, Duration::ZERO);
-            job.claim.complete(Outcome { result: Err(error(full)), queued, ran });
+            let wait = self.runtime.batcher.wait(self.terms.class) / 2;
+            job.claim.complete(Outcome { result: Err(error(full, wait)), queued, ran });
         }
     }
 
     /// The class in which a flight is wanted; one that nobody wants has ended.
     fn wanted(&self, lead: &Lead) -> Option<Class> {
-        let wanted = lead.wanted();
-        if wanted.is_none() {
-            self.metrics.batch.cancelled.inc();
+        match lead.wanted() {
+            Wanted::In(class) => Some(class),
+            Wanted::Elsewhere => None,
+            Wanted::ByNobody => {
+                self.metrics.batch.cancelled.inc();
+                None
+            }
         }
-        wanted
     }
 }
 
@@ -269,8 +309,8 @@ impl Claim for RowClaim {
         self.lead.take(class)
     }
 
-    fn is_wanted(&self) -> bool {
-        self.lead.wanted().is_some()
+    fn wanted(&self) -> Wanted {
+        self.lead.wanted()
     }
 
     fn complete(self: Box<Self>, outcome: Outcome) {
@@ -280,7 +320,7 @@ impl Claim for RowClaim {
             let operation = lead.operation();
             let entry = operation.entry(&embedding);
             if lead.is_stored() {
-                cache.fill(operation, *lead.key(), entry.clone());
+                cache.fill(&operation, *lead.key(), entry.clone());
             }
             let stages = Stages { queue: queued, inference: ran, ..stages };
             Landed { entry, origin: Origin::Computed, stages }

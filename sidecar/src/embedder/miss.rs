@@ -19,6 +19,10 @@ use crate::{
 /// How long the disk tier is waited for before the default vector is given: far above what it takes, unless it hangs.
 const DISK_PATIENCE: Duration = Duration::from_millis(50);
 
+/// When a caller that found no place may try again: half of what waits is done by then, and within these bounds.
+const SOONEST_RETRY: Duration = Duration::from_millis(10);
+const LATEST_RETRY: Duration = Duration::from_secs(10);
+
 /// An item that memory does not have.
 pub(super) struct Miss {
     pub(super) index: usize,
@@ -62,23 +66,26 @@ async fn wait(
     let (mut waiting, refused) = lead::join(pool, call, misses);
     for (index, full) in refused {
         // Who takes the default vector rather than wait long takes it rather than an error.
-        let answer = if budget.is_some() { Ok(call.default_item()) } else { Err(error(full)) };
+        let answer =
+            if budget.is_some() { Ok(call.default_item()) } else { Err(refused_for(call, full)) };
         answers.set(index, answer);
     }
     waiting.reverse();
-    match budget {
+    let patience = budget.and_then(|budget| call.began.checked_add(budget));
+    match patience.into_iter().chain(call.deadline).min() {
         None => gather(call, &mut waiting, answers).await,
-        Some(budget) => {
-            let until = call.began.checked_add(budget).unwrap_or(call.began);
+        Some(until) => {
             // What it has taken from the line is answered.
             let _ = timeout_at(until, gather(call, &mut waiting, answers)).await;
         }
     }
     for Waiting { index, seat, leads } in waiting {
         let created_ms = seat.created_ms();
-        let answer = match seat.leave_behind() {
+        let landing = if budget.is_some() { seat.leave_behind() } else { seat.leave() };
+        let answer = match landing {
             Some(landing) => landed(call, landing, (leads, created_ms), answers),
-            None => Ok(call.default_item()),
+            None if budget.is_some() => Ok(call.default_item()),
+            None => Err(out_of_time(call)),
         };
         answers.set(index, answer);
     }
@@ -102,7 +109,14 @@ fn landed(
     (leads, created_ms): (bool, u64),
     answers: &mut Answers,
 ) -> Result<EmbeddedItem, Error> {
-    let Landed { entry, origin, stages } = landing?;
+    let Landed { entry, origin, stages } = match landing {
+        Ok(landed) => landed,
+        // As where there was no place in the first place.
+        Err(error) if error.kind == ErrorKind::QueueFull && call.terms.takes_default() => {
+            return Ok(call.default_item());
+        }
+        Err(error) => return Err(error),
+    };
     answers.timings.take_in(stages);
     let now_ms = call.runtime.cache.now_ms();
     let (source, age_ms, is_stale) = match origin {
@@ -166,11 +180,22 @@ fn not_cached() -> Error {
     Error::new(ErrorKind::Miss, "the item is not cached, and nothing is computed for it")
 }
 
-/// Why there is no place in the queue, as callers know it.
-pub(super) fn error(full: Full) -> Error {
+fn out_of_time(call: &Call<'_>) -> Error {
+    let waited = call.began.elapsed().as_millis();
+    Error::new(ErrorKind::DeadlineExceeded, format!("the item was not computed within {waited} ms"))
+}
+
+/// Why there is no place in the queue, and when there may be one.
+fn refused_for(call: &Call<'_>, full: Full) -> Error {
+    error(full, call.runtime.batcher.wait(call.terms.class) / 2)
+}
+
+/// Why there is no place in the queue, as callers know it; `wait` is what a row waits there.
+pub(super) fn error(full: Full, wait: Duration) -> Error {
     let kind = match full {
         Full::Items(_) | Full::Bytes(_) | Full::Cost(..) => ErrorKind::QueueFull,
+        Full::Wait(..) => ErrorKind::WaitTooLong,
         Full::Closed => ErrorKind::Draining,
     };
-    Error::new(kind, full.to_string())
+    Error::new(kind, full.to_string()).passing_in(wait.clamp(SOONEST_RETRY, LATEST_RETRY))
 }

@@ -71,6 +71,11 @@ impl Terms {
         self.stores && self.on_miss != Miss::Fail
     }
 
+    /// Whether who waits takes the default vector rather than an error.
+    pub(super) fn takes_default(&self) -> bool {
+        matches!(self.on_miss, Miss::Wait(Some(_)))
+    }
+
     /// What the caller asks of a flight.
     pub(super) fn interest(&self) -> Interest {
         let floor = if self.looks_up {

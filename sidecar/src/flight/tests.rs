@@ -91,7 +91,7 @@ async fn a_flight_that_everybody_left_is_not_begun_and_the_next_leads() {
     let (seat, lead) = airport.lead(1, WAITS);
     let other = airport.follow(1, WAITS);
     drop(seat);
-    assert_eq!(lead.wanted(), Some(Class::Waiting));
+    assert_eq!(lead.wanted(), Wanted::In(Class::Waiting));
     drop(other);
     assert_eq!(lead.take(Class::Waiting), Take::Drop);
     let (_seat, _lead) = airport.lead(1, WAITS);
@@ -111,7 +111,7 @@ async fn who_waits_does_not_wait_behind_a_fill_and_takes_its_followers() {
     let airport = Airport::new().await;
     let (bulk, behind) = airport.lead(1, FILLS);
     let (seat, lead) = airport.lead(1, WAITS);
-    assert_eq!(behind.take(Class::Background), Take::Drop);
+    assert_eq!(behind.take(Class::Background), Take::Elsewhere);
     assert_eq!(lead.take(Class::Waiting), Take::Begin);
     lead.land(airport.landed(7.0));
     assert_eq!((value(seat).await, value(bulk).await), (Ok(7.0), Ok(7.0)));
@@ -126,7 +126,7 @@ async fn what_is_left_behind_goes_on_in_the_flight_that_took_its_place() {
     let (seat, lead) = airport.lead(1, WAITS);
     assert!(bulk.leave_behind().is_none());
     drop(seat);
-    assert_eq!(behind.take(Class::Background), Take::Drop);
+    assert_eq!(behind.take(Class::Background), Take::Elsewhere);
     assert_eq!(lead.take(Class::Background), Take::Begin);
 }
 
@@ -178,19 +178,52 @@ async fn a_computation_that_is_too_old_is_not_followed() {
 }
 
 #[tokio::test]
-async fn who_may_not_get_an_old_entry_follows_only_what_computes() {
+async fn who_may_not_get_an_old_entry_makes_a_flight_compute() {
     let airport = Airport::new().await;
-    let strict = Interest { is_strict: true, ..WAITS };
-    let (looks, first) = airport.lead(1, WAITS);
-    let (computes, second) = airport.lead(1, strict);
-    second.set_computes();
-    let other = airport.follow(1, strict);
-    drop(first);
-    second.land(airport.landed(7.0));
-    // The first was taken over before it was begun.
-    for seat in [looks, computes, other] {
-        assert_eq!(value(seat).await, Ok(7.0));
+    let strict = Interest { is_strict: true, floor: Some(Instant::now()), ..WAITS };
+    let (looks, lead) = airport.lead(1, WAITS);
+    let computes = airport.follow(1, strict);
+    let Ok(found) = airport.landed(1.0) else { panic!("it is an entry") };
+    let lead = lead.land_found(found).expect("what was found may be too old");
+    assert_eq!(lead.take(Class::Waiting), Take::Begin);
+    lead.land(airport.landed(7.0));
+    assert_eq!((value(looks).await, value(computes).await), (Ok(7.0), Ok(7.0)));
+}
+
+#[tokio::test]
+async fn what_is_not_begun_becomes_as_young_as_who_asks_and_keeps_its_lead() {
+    let airport = Airport::new().await;
+    let (patient, lead) = airport.lead(1, WAITS);
+    let began = lead.flight.state.lock().began;
+    // However often somebody asks anew, whoever waits already keeps its place in the queue.
+    for _ in 0..100 {
+        let young = Interest { floor: Some(Instant::now()), ..WAITS };
+        drop(airport.follow(1, young));
     }
+    let young = airport.follow(1, Interest { floor: Some(Instant::now()), ..FILLS });
+    assert!(lead.flight.state.lock().began > began);
+    assert_eq!(lead.take(Class::Waiting), Take::Begin);
+    lead.land(airport.landed(7.0));
+    assert_eq!((value(patient).await, value(young).await), (Ok(7.0), Ok(7.0)));
+}
+
+#[tokio::test]
+async fn who_asks_in_the_background_leaves_those_who_wait_in_their_class() {
+    let airport = Airport::new().await;
+    let (_seat, lead) = airport.lead(1, WAITS);
+    let anew = Interest { floor: Some(Instant::now()), is_strict: true, ..FILLS };
+    let _bulk = airport.follow(1, anew);
+    assert_eq!(lead.take(Class::Waiting), Take::Begin);
+}
+
+#[tokio::test]
+async fn followers_who_have_left_are_not_kept() {
+    let airport = Airport::new().await;
+    let (_seat, lead) = airport.lead(1, WAITS);
+    for _ in 0..10_000 {
+        airport.follow(1, FILLS).leave_behind();
+    }
+    assert!(lead.flight.state.lock().followers() < 16);
 }
 
 #[tokio::test]
@@ -363,7 +396,9 @@ impl Tower {
             Take::Begin => {
                 for (other, _) in self.begun.iter().filter(|(_, begun)| *begun == key) {
                     let needed = |(asked, floor): &(u8, Instant)| {
-                        *asked == key && other.0.began < *floor && *floor <= lead.0.began
+                        *asked == key
+                            && other.flight.state.lock().began < *floor
+                            && *floor <= lead.flight.state.lock().began
                     };
                     assert!(self.asked.iter().any(needed), "a second computation, for nobody");
                 }
@@ -371,13 +406,17 @@ impl Tower {
             }
             Take::Later => self.aboard.push((lead, key, Class::Background)),
             // Had somebody stayed with it, the end would tell.
-            Take::Drop => {}
+            Take::Drop | Take::Elsewhere => {}
         }
     }
 
     fn land(&mut self, lead: Lead, key: u8) {
         let value = u16::try_from(self.landed.len()).expect("few land");
-        self.landed.push(Flown { key, began: lead.0.began, landed: Instant::now() });
+        self.landed.push(Flown {
+            key,
+            began: lead.flight.state.lock().began,
+            landed: Instant::now(),
+        });
         lead.land(self.airport.landed(value.into()));
     }
 
@@ -435,7 +474,7 @@ proptest! {
                             match take {
                                 Take::Begin => leads.push((lead, key, true)),
                                 Take::Later => leads.push((lead, key, false)),
-                                Take::Drop => {}
+                                Take::Drop | Take::Elsewhere => {}
                             }
                         }
                     }

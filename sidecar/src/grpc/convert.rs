@@ -79,12 +79,12 @@ fn result(item: Result<EmbeddedItem, Error>, with_vector: bool) -> pb::ItemResul
     }
 }
 
-fn item_error(error: &Error) -> pb::ItemError {
+pub(super) fn item_error(error: &Error) -> pb::ItemError {
     pb::ItemError {
         code: status::code(error.kind).into(),
         reason: error.kind.reason().to_owned(),
         message: error.message.clone(),
-        retry_after_ms: status::retry_after(error.kind).map_or(0, status::milliseconds),
+        retry_after_ms: status::retry_after(error).map_or(0, status::milliseconds),
     }
 }
 

@@ -1,40 +1,60 @@
 //! The EmbeddingService.
 
-use std::pin::Pin;
+use std::time::Duration;
 
-use tokio_stream::Stream;
+use tokio::{sync::watch, time::Instant};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     convert::{self, Wanted},
-    status, validate,
+    deadline, status, stream, validate,
 };
 use crate::{
     embedder::Embedder,
-    error::{Error, ErrorKind},
+    error::Error,
+    input,
     pb::server::{
-        self as pb, EmbedRequest, EmbedResponse, EmbedStreamRequest, EmbedStreamResponse,
-        GetModelRequest, GetModelResponse, ListModelsRequest, ListModelsResponse,
+        self as pb, EmbedRequest, EmbedResponse, EmbedStreamRequest, GetModelRequest,
+        GetModelResponse, ListModelsRequest, ListModelsResponse,
         embedding_service_server::EmbeddingService,
     },
     served::{ServedModel, ServedModels},
 };
 
+#[derive(Clone)]
 pub(super) struct Embeddings {
     pub(super) models: ServedModels,
     pub(super) embedder: Embedder,
+    /// Says that the server takes no more: streams end then.
+    pub(super) stopped: watch::Receiver<bool>,
 }
 
 // === impl Embeddings ===
 
 impl Embeddings {
+    /// Answers a request within this time, and counts what became of it.
+    pub(super) async fn embed_within(
+        &self,
+        message: EmbedRequest,
+        timeout: Duration,
+    ) -> Result<EmbedResponse, Error> {
+        let model = self.models.get(&message.model)?;
+        let answer = self.answer(model, (message, timeout)).await;
+        match &answer {
+            Ok(_) => model.metrics.request_answered(),
+            Err(error) => model.metrics.request_failed(error.kind),
+        }
+        answer
+    }
+
     async fn answer(
         &self,
         model: &ServedModel,
-        message: EmbedRequest,
+        (message, timeout): (EmbedRequest, Duration),
     ) -> Result<EmbedResponse, Error> {
         let wanted = Wanted { vectors: !message.omit_vectors, timings: message.include_timings };
-        let request = validate::request(model, message)?;
+        let request =
+            input::Request { timeout: Some(timeout), ..validate::request(model, message)? };
         let reply = self.embedder.embed(model, request).await?;
         let answered = reply.items.iter().flatten();
         model.metrics.items(answered.map(|item| item.source));
@@ -47,33 +67,24 @@ impl Embeddings {
 
 #[tonic::async_trait]
 impl EmbeddingService for Embeddings {
-    type EmbedStreamStream =
-        Pin<Box<dyn Stream<Item = Result<EmbedStreamResponse, Status>> + Send + 'static>>;
+    type EmbedStreamStream = stream::Answers;
 
     async fn embed(
         &self,
         request: Request<EmbedRequest>,
     ) -> Result<Response<EmbedResponse>, Status> {
-        let message = request.into_inner();
-        let model = self.models.get(&message.model).map_err(|error| status::of(&error))?;
-        match self.answer(model, message).await {
-            Ok(answer) => {
-                model.metrics.request_answered();
-                Ok(Response::new(answer))
-            }
-            Err(error) => {
-                model.metrics.request_failed(error.kind);
-                Err(status::of(&error))
-            }
-        }
+        let timeout = deadline::of(request.metadata()).map_err(|error| status::of(&error))?;
+        let answer = self.embed_within(request.into_inner(), timeout).await;
+        answer.map(Response::new).map_err(|error| status::of(&error))
     }
 
     async fn embed_stream(
         &self,
-        _: Request<Streaming<EmbedStreamRequest>>,
+        request: Request<Streaming<EmbedStreamRequest>>,
     ) -> Result<Response<Self::EmbedStreamStream>, Status> {
-        let sentence = "EmbedStream is not supported yet; use Embed";
-        Err(status::of(&Error::new(ErrorKind::Unsupported, sentence)))
+        let timeout = deadline::said(request.metadata()).map_err(|error| status::of(&error))?;
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        Ok(Response::new(stream::answer(self.clone(), request.into_inner(), deadline)))
     }
 
     async fn get_model(

@@ -1,8 +1,11 @@
 //! `grpc.health.v1`: `""` and each service's name stand for the process, a model's name for the model.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
 use tonic::server::NamedService;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
@@ -20,6 +23,9 @@ use super::{cache_service::Caches, embedding_service::Embeddings};
 /// Every name that stands for the process.
 const PROCESS: [&str; 3] =
     ["", EmbeddingServiceServer::<Embeddings>::NAME, CacheServiceServer::<Caches>::NAME];
+
+/// How often it looks for what nobody tells of: a queue that stands still.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Keeps what health answers equal to what is so.
 pub struct Health {
@@ -56,10 +62,13 @@ impl Health {
         let mut changes = self.readiness.changes();
         let stop = stopped.wait_for(|stopped| *stopped);
         tokio::pin!(stop);
+        let mut looks = interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.say().await;
             tokio::select! {
                 () = changes.changed() => {}
+                _ = looks.tick() => {}
                 _ = &mut stop => break,
             }
         }

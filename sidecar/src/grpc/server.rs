@@ -7,11 +7,15 @@ use tonic::{service::Routes, transport::Server};
 use tonic_health::server::HealthReporter;
 use tonic_reflection::server::Builder as Reflection;
 
-use super::{cache_service::Caches, embedding_service::Embeddings, incoming::connections};
+use super::{
+    cache_service::Caches, embedding_service::Embeddings, in_flight::InFlight,
+    incoming::connections,
+};
 use crate::{
     clock::Clock,
     cpu_pool::CpuPool,
     embedder::Embedder,
+    memory,
     pb::{
         DESCRIPTOR,
         server::{
@@ -34,6 +38,20 @@ const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(30);
 /// How long the client may take to say so.
 const KEEP_ALIVE_WITHIN: Duration = Duration::from_secs(20);
 
+/// How long calls may go on when their connection is given up for its age.
+const AGE_GRACE: Duration = Duration::from_secs(60);
+
+/// What bounds the transport.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How old a connection may become: its client makes another then, and so comes to know of new pods.
+    pub connection_age: Duration,
+    /// Bytes of memory that the process may use.
+    pub memory_bytes: u64,
+    /// Bytes of the largest request.
+    pub request_bytes: u64,
+}
+
 /// What the server answers with.
 pub struct Services {
     /// The models.
@@ -48,6 +66,8 @@ pub struct Services {
     pub instance: String,
     /// What health answers is told through this.
     pub health: HealthReporter,
+    /// Says that it takes no more calls, and finishes those in flight.
+    pub stopped: watch::Receiver<bool>,
 }
 
 /// Why the server could not go on.
@@ -61,28 +81,42 @@ pub enum ServeError {
     Transport(#[source] tonic::transport::Error),
 }
 
-/// Serves until `stopped` says so, then finishes the calls in flight.
+// === impl Limits ===
+
+impl Limits {
+    /// What bounds a server of these models.
+    pub fn of(models: &ServedModels, connection_age: Duration) -> Self {
+        let requests = models.iter().map(|model| model.contract.serving.max_request_bytes());
+        let request_bytes = requests.max().unwrap_or_default();
+        Limits { connection_age, memory_bytes: memory::limit(), request_bytes }
+    }
+}
+
+// === free functions ===
+
+/// Serves until it is stopped, then finishes the calls in flight.
 ///
 /// # Errors
 /// The listener broke, or the descriptor does not decode.
 pub async fn serve(
     listener: TcpListener,
     services: Services,
-    stopped: watch::Receiver<bool>,
+    limits: Limits,
 ) -> Result<(), ServeError> {
-    serve_routes(listener, routes(services)?, stopped).await
+    let stopped = services.stopped.clone();
+    serve_routes(listener, routes(services, limits)?, limits, stopped).await
 }
 
 /// Every service, as the server has it.
 ///
 /// # Errors
 /// The descriptor does not decode.
-pub fn routes(services: Services) -> Result<Routes, ServeError> {
-    let limit = services.models.iter().map(|m| m.contract.serving.max_request_bytes()).max();
-    let limit = usize::try_from(limit.unwrap_or_default()).unwrap_or(usize::MAX);
-    let Services { models, embedder, clock, forgetting, instance, health } = services;
-    let embeddings = EmbeddingServiceServer::new(Embeddings { models: models.clone(), embedder })
-        .max_decoding_message_size(limit);
+pub fn routes(services: Services, limits: Limits) -> Result<Routes, ServeError> {
+    let limit = usize::try_from(limits.request_bytes).unwrap_or(usize::MAX);
+    let Services { models, embedder, clock, forgetting, instance, health, stopped } = services;
+    let embeddings =
+        EmbeddingServiceServer::new(Embeddings { models: models.clone(), embedder, stopped })
+            .max_decoding_message_size(limit);
     let caches = CacheServiceServer::new(Caches::new(models, clock, instance, forgetting))
         .max_decoding_message_size(limit);
     let health = tonic_health::pb::health_server::HealthServer::new(
@@ -102,6 +136,7 @@ pub fn routes(services: Services) -> Result<Routes, ServeError> {
 pub async fn serve_routes(
     listener: TcpListener,
     routes: Routes,
+    limits: Limits,
     mut stopped: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
     let incoming = connections(listener, stopped.clone());
@@ -110,6 +145,9 @@ pub async fn serve_routes(
         let _ = stopped.wait_for(|stopped| *stopped).await;
     };
     Server::builder()
+        .layer(InFlight::of(limits.memory_bytes, limits.request_bytes))
+        .max_connection_age(limits.connection_age)
+        .max_connection_age_grace(AGE_GRACE)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(MAX_STREAMS)

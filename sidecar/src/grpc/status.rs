@@ -29,17 +29,20 @@ pub fn code(kind: ErrorKind) -> Code {
         | ErrorKind::Dimensions
         | ErrorKind::Malformed => Code::InvalidArgument,
         ErrorKind::SpaceMismatch => Code::FailedPrecondition,
-        ErrorKind::QueueFull => Code::ResourceExhausted,
+        ErrorKind::QueueFull | ErrorKind::WaitTooLong | ErrorKind::Memory => {
+            Code::ResourceExhausted
+        }
+        ErrorKind::DeadlineExceeded => Code::DeadlineExceeded,
         ErrorKind::Draining | ErrorKind::ModelNotReady | ErrorKind::WorkerLost => Code::Unavailable,
         ErrorKind::InvalidationOff => Code::PermissionDenied,
         ErrorKind::NotFinite | ErrorKind::Inference | ErrorKind::NotDurable => Code::Internal,
-        ErrorKind::Unsupported => Code::Unimplemented,
     }
 }
 
 /// How long a caller should wait before it tries again; `None`: trying again is of no use.
-pub fn retry_after(kind: ErrorKind) -> Option<Duration> {
-    matches!(code(kind), Code::ResourceExhausted | Code::Unavailable).then_some(RETRY_AFTER)
+pub fn retry_after(error: &Error) -> Option<Duration> {
+    let passes = matches!(code(error.kind), Code::ResourceExhausted | Code::Unavailable);
+    passes.then(|| error.retry_after.unwrap_or(RETRY_AFTER))
 }
 
 /// A failing call: the sentence, and `google.rpc` details that a program can read.
@@ -47,7 +50,7 @@ pub fn of(error: &Error) -> Status {
     let mut details = ErrorDetails::new();
     details.set_error_info(error.kind.reason(), DOMAIN, metadata(error));
     let mut trailers = MetadataMap::new();
-    if let Some(wait) = retry_after(error.kind) {
+    if let Some(wait) = retry_after(error) {
         details.set_retry_info(Some(wait));
         trailers.insert(PUSHBACK, milliseconds(wait).into());
     }

@@ -26,6 +26,7 @@ pub(super) fn request(model: &ServedModel, message: EmbedRequest) -> Result<Requ
         dimensions,
         expect_space_id: filled(message.expect_space_id),
         wishes,
+        timeout: None,
     })
 }
 

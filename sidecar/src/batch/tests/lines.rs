@@ -67,8 +67,8 @@ impl Claim for Witness {
         take
     }
 
-    fn is_wanted(&self) -> bool {
-        self.wanted.lock().is_some()
+    fn wanted(&self) -> Wanted {
+        self.wanted.lock().map_or(Wanted::ByNobody, Wanted::In)
     }
 
     fn complete(self: Box<Self>, _: Outcome) {}
@@ -168,6 +168,16 @@ impl Pair {
         all == 0 || all + cost <= most && own + cost <= share(class, most)
     }
 
+    /// Whether a row that nobody waits for any more may go on behind.
+    fn has_room_behind(&self, row: &Listed) -> bool {
+        let behind = |other: &&Listed| other.class == Class::Background;
+        let places = self.wanted().filter(behind).count() as u64;
+        let cost: u64 = self.wanted().filter(behind).map(Listed::cost).sum();
+        let share = |limit: u32| share(Class::Background, limit.into());
+        (cost == 0 || cost + row.cost() <= share(self.batching.queue_max_tokens))
+            && places < share(self.batching.queue_max_items)
+    }
+
     fn push(&mut self, length: u32, class: Class) {
         self.last_number += 1;
         let (number, wanted) = (self.last_number, Arc::new(Mutex::new(Some(class))));
@@ -212,8 +222,12 @@ impl Pair {
                 Take::Drop => assert!(!row.is_wanted()),
                 Take::Later => {
                     assert!(is_first, "row {number} was passed over");
-                    self.rows.push(Listed { line: Class::Background, ..row });
+                    if self.has_room_behind(&row) {
+                        let behind = Class::Background;
+                        self.rows.push(Listed { class: behind, line: behind, ..row });
+                    }
                 }
+                Take::Elsewhere => unreachable!("nobody else leads it"),
                 Take::Begin => {
                     assert!(is_first && row.is_wanted(), "row {number} goes before others");
                     assert!(self.begun.insert(number), "row {number} is computed twice");

@@ -1,8 +1,8 @@
 //! One call as it is: no failure is asked after.
 
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 
-use tonic::Request;
+use tonic::{Request, Status};
 use tonic_types::StatusExt as _;
 
 use super::Client;
@@ -53,13 +53,33 @@ impl Client {
         request.set_timeout(asked.timeout);
         let answered = self.service.embed(request).await.map_err(|status| {
             let reason = status.get_details_error_info().map(|info| info.reason);
-            reason.unwrap_or_else(|| format!("{:?}", status.code()))
+            reason.unwrap_or_else(|| code_name(&status))
         })?;
         Ok(Called(answered.into_inner().results.into_iter().map(word).collect()))
     }
 }
 
 // === free functions ===
+
+/// The code of a failure that has no reason, spelled as reasons are.
+fn code_name(status: &Status) -> String {
+    let mut cause = Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<tonic::TimeoutExpired>() {
+            return "DEADLINE_EXCEEDED".to_owned();
+        }
+        cause = error.source();
+    }
+    let name = format!("{:?}", status.code());
+    let mut spelled = String::new();
+    for (at, letter) in name.char_indices() {
+        if at > 0 && letter.is_uppercase() {
+            spelled.push('_');
+        }
+        spelled.push(letter.to_ascii_uppercase());
+    }
+    spelled
+}
 
 fn word(result: ItemResult) -> String {
     if let Some(error) = result.error {

@@ -22,7 +22,22 @@ pub(super) fn wishes(message: &EmbedRequest) -> Result<Wishes, Error> {
         let allowed = "does not wait; with wait_budget, ON_MISS_WAIT is allowed";
         return Err(Error::of_field(ErrorKind::Malformed, "on_miss", name, allowed));
     }
-    Ok(Wishes { on_miss, wait_budget, cache: cache(message)?, class: class(message.priority)? })
+    let cache = cache(message)?;
+    let contradiction = match on_miss {
+        Some(contract::OnMiss::Fail) if cache.no_cache => {
+            Some("cache.no_cache, by which every item is a miss")
+        }
+        Some(contract::OnMiss::ReturnDefault) if cache.no_store => {
+            Some("cache.no_store, by which nothing is computed for later")
+        }
+        _ => None,
+    };
+    if let Some(other) = contradiction {
+        let allowed = format!("contradicts {other}; one of them is allowed");
+        let name = OnMiss::try_from(message.on_miss).map_or("", |on_miss| on_miss.as_str_name());
+        return Err(Error::of_field(ErrorKind::Malformed, "on_miss", name, allowed));
+    }
+    Ok(Wishes { on_miss, wait_budget, cache, class: class(message.priority)? })
 }
 
 fn on_miss(value: i32) -> Result<Option<contract::OnMiss>, Error> {
@@ -31,7 +46,7 @@ fn on_miss(value: i32) -> Result<Option<contract::OnMiss>, Error> {
         Ok(OnMiss::Wait) => Ok(Some(contract::OnMiss::Wait)),
         Ok(OnMiss::Default) => Ok(Some(contract::OnMiss::ReturnDefault)),
         Ok(OnMiss::Fail) => Ok(Some(contract::OnMiss::Fail)),
-        Err(_) => Err(unknown("on_miss", value)),
+        Err(_) => Err(unknown("on_miss", value, OnMiss::Fail.into())),
     }
 }
 
@@ -39,7 +54,7 @@ fn class(value: i32) -> Result<Class, Error> {
     match Priority::try_from(value) {
         Ok(Priority::Unspecified | Priority::Interactive) => Ok(Class::Waiting),
         Ok(Priority::Bulk) => Ok(Class::Background),
-        Err(_) => Err(unknown("priority", value)),
+        Err(_) => Err(unknown("priority", value, Priority::Bulk.into())),
     }
 }
 
@@ -67,8 +82,9 @@ fn duration(field: &str, given: Option<prost_types::Duration>) -> Result<Option<
     })
 }
 
-fn unknown(field: &str, value: i32) -> Error {
-    Error::of_field(ErrorKind::Malformed, field, &value.to_string(), "is not a value of the enum")
+fn unknown(field: &str, value: i32, last: i32) -> Error {
+    let allowed = format!("is not a value of the enum; 0 to {last} are allowed");
+    Error::of_field(ErrorKind::Malformed, field, &value.to_string(), allowed)
 }
 
 #[cfg(test)]
@@ -82,11 +98,15 @@ mod tests {
         let negative = Some(prost_types::Duration { seconds: -1, nanos: 0 });
         let both = pb::CacheControl { no_cache: true, only_if_cached: true, ..Default::default() };
         let old = pb::CacheControl { max_age: negative, ..Default::default() };
+        let anew = pb::CacheControl { no_cache: true, ..Default::default() };
+        let not_kept = pb::CacheControl { no_store: true, ..Default::default() };
         let message = EmbedRequest::default;
         let cases = [
             (EmbedRequest { on_miss: 7, ..message() }, "on_miss"),
             (EmbedRequest { on_miss: 2, wait_budget: second, ..message() }, "on_miss"),
             (EmbedRequest { on_miss: 3, wait_budget: second, ..message() }, "on_miss"),
+            (EmbedRequest { on_miss: 3, cache: Some(anew), ..message() }, "on_miss"),
+            (EmbedRequest { on_miss: 2, cache: Some(not_kept), ..message() }, "on_miss"),
             (EmbedRequest { wait_budget: negative, ..message() }, "wait_budget"),
             (EmbedRequest { priority: 9, ..message() }, "priority"),
             (EmbedRequest { cache: Some(both), ..message() }, "cache.only_if_cached"),
