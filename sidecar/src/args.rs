@@ -81,6 +81,20 @@ pub struct Serve {
     pub drain_wait: Duration,
 }
 
+/// Which model of which server is asked for vectors.
+#[derive(Debug, Args)]
+pub struct Asked {
+    /// The server, such as 127.0.0.1:8081 or http://host:8081.
+    #[arg(long, env = "EMBARK_ADDRESS", default_value = "127.0.0.1:8081")]
+    pub address: String,
+    /// The model. May be left out when the server has one.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub model: String,
+    /// The prompt's name; by default the model's default prompt.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub prompt: String,
+}
+
 /// Embed texts with a running server, and print JSON lines.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -93,15 +107,9 @@ text and error.
 Line N of standard input is answered by line N of the output; a blank line, which is no text, by
 an error. Texts that fail do not keep others from being embedded; it then ends with 1.")]
 pub struct Embed {
-    /// The server, such as 127.0.0.1:8081 or http://host:8081.
-    #[arg(long, env = "EMBARK_ADDRESS", default_value = "127.0.0.1:8081")]
-    pub address: String,
-    /// The model. May be left out when the server has one.
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub model: String,
-    /// The prompt's name; by default the model's default prompt.
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub prompt: String,
+    /// Who is asked.
+    #[command(flatten)]
+    pub asked: Asked,
     /// How many values of each vector; by default the model's.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub dimensions: Option<u32>,
@@ -121,15 +129,9 @@ It prints one line of YAML, to be put behind spec.cache.defaultVector:
 The vector has the model's full dimensions, and length 1 when the model's vectors have. A text
 that fails ends it with 1 and the number of its line.")]
 pub struct Mean {
-    /// The server, such as 127.0.0.1:8081 or http://host:8081.
-    #[arg(long, env = "EMBARK_ADDRESS", default_value = "127.0.0.1:8081")]
-    pub address: String,
-    /// The model. May be left out when the server has one.
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub model: String,
-    /// The prompt's name; by default the model's default prompt.
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub prompt: String,
+    /// Who is asked.
+    #[command(flatten)]
+    pub asked: Asked,
     /// The texts, a line each; - is standard input. Blank lines are passed over.
     pub file: PathBuf,
 }

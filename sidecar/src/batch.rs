@@ -9,6 +9,7 @@
 
 pub mod costs;
 mod cut;
+mod place;
 mod queue;
 mod warm_up;
 mod worker;
@@ -19,8 +20,8 @@ use embark_crds::contract::Batching;
 use tokio::time::Instant;
 
 use costs::{Costs, Measured};
+pub use place::{Full, Place};
 use queue::Queue;
-pub use queue::{Full, Place};
 use worker::Workers;
 pub use worker::give_way;
 

@@ -7,6 +7,8 @@ use std::{
 
 use clap::{Args, ValueEnum};
 
+use super::Asked;
+
 /// Send a running server calls as users do, and say how long they took.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -20,15 +22,9 @@ answers some far more often than others; they stay in the server's cache, and wi
 second run finds them there. Ctrl-C ends it early, with what was measured. Ends with 1 when no call
 was answered.")]
 pub struct Bench {
-    /// The server, such as 127.0.0.1:8081 or http://host:8081.
-    #[arg(long, env = "EMBARK_ADDRESS", default_value = "127.0.0.1:8081")]
-    pub address: String,
-    /// The model. May be left out when the server has one.
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub model: String,
-    /// The prompt's name; by default the model's default prompt.
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub prompt: String,
+    /// Who is asked.
+    #[command(flatten)]
+    pub asked: Asked,
     /// Calls a second.
     #[arg(long, value_name = "N", default_value = "100", value_parser = rate, allow_negative_numbers = true)]
     pub rate: f64,

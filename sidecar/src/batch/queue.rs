@@ -3,10 +3,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{
-        Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,6 +15,7 @@ use super::{
     BatcherConfig, Job, Load, Outcome, Waiting,
     costs::{Costs, bucket},
     cut::{self, Lane, Next},
+    place::{Full, Place, Taken, share},
 };
 use crate::{
     error::{Error, ErrorKind},
@@ -26,8 +24,6 @@ use crate::{
     metrics::BatchMetrics,
 };
 
-/// The share of the queue that the background may fill, so that what is waited for always finds room.
-const BACKGROUND_SHARE: u32 = 2;
 /// How long an estimate of the wait holds: finding it out costs as much as a look at every lane.
 const ESTIMATED_EVERY: Duration = Duration::from_millis(2);
 /// A queue of so few rows is swept whenever there is no room; a longer one no more often than this.
@@ -36,46 +32,9 @@ const SWEPT_EVERY: Duration = Duration::from_millis(10);
 /// Nothing done for so long, and for so many of the slowest known runs, is a stall.
 const STALLED_AFTER: Duration = Duration::from_secs(10);
 const STALLED_RUNS: u32 = 20;
-/// Bytes of inputs that wait, to be prepared or to be computed.
-const MAX_BYTES: u64 = 128 * 1024 * 1024;
 
 /// One run in so many is a larger one than the costs say, so that a size that was once found too slow is tried again.
 const TRIAL: u64 = 64;
-
-/// Why a row may not wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Full {
-    /// As many rows wait as may.
-    #[error("{0} items wait already, as many as may (spec.batching.queue.maxItems)")]
-    Items(u32),
-    /// As many bytes of inputs wait as may.
-    #[error("{0} bytes of inputs wait already; at most {MAX_BYTES} may")]
-    Bytes(u64),
-    /// What waits would cost too much.
-    #[error("what waits would cost {0}; at most {1} is allowed (spec.batching.queue.maxTokens)")]
-    Cost(u64, u64),
-    /// It would wait for longer than its caller has time.
-    #[error("it would wait for about {} ms, and the call has {} ms left", .0.as_millis(), .1.as_millis())]
-    Wait(Duration, Duration),
-    /// The batcher computes what waits and takes no more.
-    #[error("the server is shutting down")]
-    Closed,
-}
-
-/// The right of one row to wait.
-#[derive(Debug)]
-pub struct Place {
-    taken: Arc<Taken>,
-    class: Class,
-    bytes: u64,
-}
-
-/// Places that are taken.
-#[derive(Debug, Default)]
-struct Taken {
-    items: [AtomicU32; 2],
-    bytes: AtomicU64,
-}
 
 /// What waits.
 pub(super) struct Queue {
@@ -122,37 +81,6 @@ pub(super) struct Run {
     pub(super) is_alone: bool,
 }
 
-// === impl Place ===
-
-impl Place {
-    /// What it is a place among.
-    pub fn class(&self) -> Class {
-        self.class
-    }
-
-    /// Makes it one of the background's, of which there are so many; `false`: all are taken.
-    fn demote(&mut self, most: u32) -> bool {
-        if self.class == Class::Background {
-            return true;
-        }
-        let [waiting, background] = &self.taken.items;
-        let more = |taken: u32| (taken < most).then_some(taken + 1);
-        if background.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_err() {
-            return false;
-        }
-        waiting.fetch_sub(1, Ordering::AcqRel);
-        self.class = Class::Background;
-        true
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.taken.items[self.class as usize].fetch_sub(1, Ordering::AcqRel);
-        self.taken.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
-    }
-}
-
 // === impl Queue ===
 
 impl Queue {
@@ -176,41 +104,18 @@ impl Queue {
     }
 
     pub(super) fn reserve(&self, class: Class, bytes: usize) -> Result<Place, Full> {
-        let place = self.try_reserve(class, bytes);
+        let reserve = || self.taken.reserve(class, bytes, self.batching.queue_max_items);
+        let place = reserve();
         if place.is_err() && self.sweep() {
-            return self.try_reserve(class, bytes);
+            return reserve();
         }
         place
-    }
-
-    fn try_reserve(&self, class: Class, bytes: usize) -> Result<Place, Full> {
-        let most = share(class, self.batching.queue_max_items.into());
-        let most = u32::try_from(most).unwrap_or(u32::MAX);
-        let [first, second] = &self.taken.items;
-        let (own, other) = match class {
-            Class::Waiting => (first, second),
-            Class::Background => (second, first),
-        };
-        let more = |taken: u32| {
-            let all = taken.saturating_add(other.load(Ordering::Acquire));
-            (taken < most && all < self.batching.queue_max_items).then_some(taken + 1)
-        };
-        own.fetch_update(Ordering::AcqRel, Ordering::Acquire, more)
-            .map_err(|_| Full::Items(most))?;
-        let bytes = bytes as u64;
-        let place = Place { taken: Arc::clone(&self.taken), class, bytes };
-        let before = self.taken.bytes.fetch_add(bytes, Ordering::AcqRel);
-        // One that is larger than all that may wait waits alone, rather than never.
-        if before > 0 && before + bytes > share(class, MAX_BYTES) {
-            return Err(Full::Bytes(before));
-        }
-        Ok(place)
     }
 
     pub(super) fn push(&self, place: Place, job: Job) -> Result<(), (Full, Job)> {
         let length = job.row.length();
         let cost = cost(1, length.into());
-        let (class, max_cost) = (place.class, u64::from(self.batching.queue_max_tokens));
+        let (class, max_cost) = (place.class(), u64::from(self.batching.queue_max_tokens));
         let mut state = self.state.lock();
         if state.closed {
             return Err((Full::Closed, job));
@@ -330,15 +235,17 @@ impl Queue {
 
     /// How long one worker takes for a line.
     fn seconds(&self, line: &VecDeque<Waiting>, costs: &Costs) -> f64 {
-        let lengths: Vec<u32> = line
-            .iter()
-            .take(self.batching.max_items as usize)
-            .map(|w| w.job.row.length())
-            .collect();
+        let lengths = self.first_lengths(line);
         let Some(longest) = lengths.iter().copied().max() else { return 0.0 };
         let rows = cut::rows(&lengths, costs, &self.batching);
         let rows_at_once = u32::try_from(rows).unwrap_or(u32::MAX);
         costs.predict(rows_at_once, longest) * line.len() as f64 / rows as f64
+    }
+
+    /// The lengths of the first rows of a line, as many as a run may have.
+    fn first_lengths(&self, line: &VecDeque<Waiting>) -> Vec<u32> {
+        let first = line.iter().take(self.batching.max_items as usize);
+        first.map(|row| row.job.row.length()).collect()
     }
 
     pub(super) fn close(&self) {
@@ -348,14 +255,13 @@ impl Queue {
 
     fn decide(&self, state: &State, class: Class) -> Option<Next> {
         let now = Instant::now();
-        let most = self.batching.max_items as usize;
         let lanes: Vec<Lane> = state
             .lanes
             .iter()
             .filter_map(|(bucket, lines)| {
                 let line = &lines[class as usize];
                 let first = line.front()?;
-                let lengths = line.iter().take(most).map(|row| row.job.row.length()).collect();
+                let lengths = self.first_lengths(line);
                 let waited = now.saturating_duration_since(first.since);
                 Some(Lane { bucket: *bucket, lengths, waited })
             })
@@ -471,15 +377,5 @@ impl State {
         }
         self.lanes.retain(|_, lines| !lines.iter().all(VecDeque::is_empty));
         swept
-    }
-}
-
-// === free functions ===
-
-/// How much of a limit a class may take.
-fn share(class: Class, limit: u64) -> u64 {
-    match class {
-        Class::Waiting => limit,
-        Class::Background => (limit / u64::from(BACKGROUND_SHARE)).max(1),
     }
 }

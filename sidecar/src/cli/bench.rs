@@ -36,9 +36,9 @@ pub async fn run(arguments: args::Bench) -> Result<(), Failure> {
     let failure = |error: CallFailed| Failure::Run(error.to_string());
     let mut clients = Vec::new();
     for _ in 0..arguments.connections.get() {
-        clients.push(Client::connect(&arguments.address).await.map_err(failure)?);
+        clients.push(Client::connect(&arguments.asked.address).await.map_err(failure)?);
     }
-    let model = clients[0].describe(&arguments.model).await.map_err(failure)?;
+    let model = clients[0].describe(&arguments.asked.model).await.map_err(failure)?;
     if !model.takes_texts {
         return Err(Failure::Run("bench sends texts, and the model takes another kind".to_owned()));
     }
@@ -65,8 +65,8 @@ async fn drive(
 ) -> Result<(Instant, Duration), Failure> {
     let mut texts = Texts::new(arguments);
     let asked = Arc::new(Asked {
-        model: arguments.model.clone(),
-        prompt: arguments.prompt.clone(),
+        model: arguments.asked.model.clone(),
+        prompt: arguments.asked.prompt.clone(),
         on_miss: arguments.on_miss,
         timeout: arguments.timeout,
     });

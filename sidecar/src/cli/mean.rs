@@ -36,7 +36,7 @@ struct Sum {
 /// The inputs cannot be read, the server does not answer, or one of the inputs has no vector.
 pub async fn run(arguments: args::Mean) -> Result<(), Failure> {
     let failure = |error: CallFailed| Failure::Run(error.to_string());
-    let args::Mean { address, model, prompt, file } = arguments;
+    let args::Mean { asked: args::Asked { address, model, prompt }, file } = arguments;
     let place = place(&file);
     let lines = lines(&file)?;
     let mut client = Client::connect(&address).await.map_err(failure)?;
