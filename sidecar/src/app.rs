@@ -5,11 +5,12 @@
 //! signal → not ready → drain wait → stop listening, finish calls → compute what waits → write the cache → end
 //! ```
 
+mod endpoint;
 mod load;
 mod policy;
 mod recent;
 
-use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -21,6 +22,9 @@ use tokio::{
 use tonic_health::server::HealthReporter;
 use tracing::{info, warn};
 
+use endpoint::Listeners;
+pub use endpoint::Secrets;
+
 use crate::{
     args,
     cli::Failure,
@@ -31,7 +35,7 @@ use crate::{
     grpc::{
         self,
         health::Health,
-        server::{Limits, Services},
+        server::{Endpoint, Limits, Services},
     },
     http::{self, Admin, Settings},
     metrics::Metrics,
@@ -39,6 +43,7 @@ use crate::{
     readiness::Readiness,
     served::{ServedModel, ServedModels},
     telemetry::LogLevel,
+    trace::Export,
 };
 
 /// How long calls in flight may take to finish at the end.
@@ -55,13 +60,9 @@ struct App {
     admin: JoinHandle<()>,
     loads: Vec<JoinHandle<()>>,
     policies: JoinHandle<()>,
+    secrets: JoinHandle<()>,
     recent: JoinHandle<()>,
-}
-
-/// What both listeners were bound to.
-struct Listeners {
-    grpc: TcpListener,
-    admin: TcpListener,
+    traces: Export,
 }
 
 /// Serves until a signal, then ends cleanly.
@@ -69,11 +70,12 @@ struct Listeners {
 /// # Errors
 /// A manifest is wrong, a port is taken, or no model could be loaded.
 pub async fn run(arguments: args::Serve, log_level: LogLevel) -> Result<(), Failure> {
-    let config = Config::read(&arguments)?;
-    let listeners = Listeners::bind(config.listen, config.admin_listen).await?;
-    let (drain_wait, ends) = (config.drain_wait, config.ends_without_models);
     crate::model::artifact::install_tls_provider();
-    let app = App::start(config, listeners, log_level)?;
+    let config = Config::read(&arguments)?;
+    let secrets = Secrets::read(&config.endpoint)?;
+    let listeners = Listeners::bind(&config).await?;
+    let (drain_wait, ends) = (config.drain_wait, config.ends_without_models);
+    let app = App::start(config, (listeners, secrets), log_level)?;
     let outcome = tokio::select! {
         name = ended_by_signal() => {
             info!(signal = name, "draining");
@@ -92,24 +94,20 @@ pub async fn run(arguments: args::Serve, log_level: LogLevel) -> Result<(), Fail
     outcome
 }
 
-// === impl Listeners ===
-
-impl Listeners {
-    async fn bind(grpc: SocketAddr, admin: SocketAddr) -> Result<Self, Failure> {
-        Ok(Listeners {
-            grpc: bind("--listen", grpc).await?,
-            admin: bind("--admin-listen", admin).await?,
-        })
-    }
-}
-
 // === impl App ===
 
 impl App {
-    fn start(config: Config, listeners: Listeners, log_level: LogLevel) -> Result<Self, Failure> {
+    fn start(
+        config: Config,
+        (listeners, secrets): (Listeners, Secrets),
+        log_level: LogLevel,
+    ) -> Result<Self, Failure> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let settings = Arc::new(Settings::of(&config));
         let metrics = Metrics::default();
+        let endpoint_metrics = metrics.endpoint.clone();
+        let traces = Export::start(&config.instance, metrics.trace_failures.clone())
+            .map_err(|error| Failure::Usage(error.to_string()))?;
         let served = |model: &crate::config::ModelConfig| {
             let name = &model.contract.serving.name;
             ServedModel::new(model.contract.clone(), metrics.model(name))
@@ -131,23 +129,28 @@ impl App {
             clock,
             instance: config.instance.clone(),
             health: reporter,
+            tracer: traces.tracer(),
             stopped: stopped.clone(),
         };
         let admin = Admin {
             models: models.clone(),
             readiness: readiness.clone(),
             metrics: Arc::new(metrics),
+            secrets: secrets.clone(),
             instance: config.instance,
             settings,
             log_level,
         };
-        announce(&listeners, &models);
-        let Listeners { grpc, admin: admin_listener } = listeners;
+        announce(&models);
+        listeners.announce();
+        secrets.warn_of_cleartext(config.listen);
+        let (admin_listener, endpoint) = listeners.split(&secrets, endpoint_metrics.clone());
         let limits = Limits::of(&models, config.max_connection_age);
-        let grpc = tokio::spawn(serve_grpc(grpc, (services, limits), health, stopped.clone()));
+        let grpc = tokio::spawn(serve_grpc(endpoint, (services, limits), health, stopped.clone()));
         let admin = tokio::spawn(serve_admin(admin_listener, admin, stopped));
         let recent = recent::start(&models);
-        Ok(App { models, readiness, stop, grpc, admin, loads, policies, recent })
+        let secrets = secrets.follow(endpoint_metrics);
+        Ok(App { models, readiness, stop, grpc, admin, loads, policies, secrets, recent, traces })
     }
 
     /// Resolves when every model has failed: then there is nothing to serve.
@@ -171,6 +174,7 @@ impl App {
             warn!("calls in flight did not finish in {CALLS_GRACE:?}");
         }
         self.policies.abort();
+        self.secrets.abort();
         self.recent.abort();
         for load in self.loads {
             load.abort();
@@ -184,6 +188,7 @@ impl App {
                 warn!("failed to close a model: {error}");
             }
         }
+        self.traces.end().await;
         self.admin.abort();
         info!("ended");
     }
@@ -191,25 +196,12 @@ impl App {
 
 // === free functions ===
 
-async fn bind(argument: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|error| {
-        let why = match error.kind() {
-            std::io::ErrorKind::AddrInUse => "another process listens there".to_owned(),
-            _ => error.to_string(),
-        };
-        Failure::Run(format!("{argument}: {address} cannot be listened on: {why}"))
-    })
-}
-
 fn no_threads(error: std::io::Error) -> Failure {
     Failure::Run(format!("no threads to prepare requests on: {error}"))
 }
 
-/// Says what is served where.
-fn announce(listeners: &Listeners, models: &ServedModels) {
-    let address = |listener: &TcpListener| {
-        listener.local_addr().map_or_else(|_| String::new(), |address| address.to_string())
-    };
+/// Says what is served.
+fn announce(models: &ServedModels) {
     for model in models.iter() {
         let serving = &model.contract.serving;
         info!(
@@ -220,12 +212,10 @@ fn announce(listeners: &Listeners, models: &ServedModels) {
             "serving a model",
         );
     }
-    let (grpc, admin) = (address(&listeners.grpc), address(&listeners.admin));
-    info!(grpc, admin, version = env!("CARGO_PKG_VERSION"), "listening");
 }
 
 async fn serve_grpc(
-    listener: TcpListener,
+    endpoint: Endpoint,
     (services, limits): (Services, Limits),
     mut health: Health,
     stopped: watch::Receiver<bool>,
@@ -233,7 +223,7 @@ async fn serve_grpc(
     // Before the first call is answered.
     health.say().await;
     let following = health.follow(stopped.clone());
-    let ((), served) = tokio::join!(following, grpc::server::serve(listener, services, limits));
+    let ((), served) = tokio::join!(following, grpc::server::serve(endpoint, services, limits));
     if let Err(error) = served {
         warn!(error = &error as &dyn std::error::Error, "gRPC ended");
     }

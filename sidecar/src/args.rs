@@ -1,6 +1,7 @@
 //! The command line.
 
 mod bench;
+mod endpoint;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -8,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use embark_crds::contract::{ADMIN_PORT, GRPC_PORT};
 
 pub use bench::{Bench, OnMiss};
+pub use endpoint::{Access, Address, Endpoint};
 
 use crate::{grpc::client::Before, telemetry::LogFormat};
 
@@ -79,14 +81,17 @@ pub struct Serve {
     /// How long requests are still accepted after SIGTERM, so that clients can learn of it first, such as 5s.
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
     pub drain_wait: Duration,
+    /// TLS, tokens and a Unix socket.
+    #[command(flatten)]
+    pub endpoint: Endpoint,
 }
 
 /// Which model of which server is asked for vectors.
 #[derive(Debug, Args)]
 pub struct Asked {
-    /// The server, such as 127.0.0.1:8081 or http://host:8081.
-    #[arg(long, env = "EMBARK_ADDRESS", default_value = "127.0.0.1:8081")]
-    pub address: String,
+    /// The server.
+    #[command(flatten)]
+    pub server: Address,
     /// The model. May be left out when the server has one.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub model: String,
@@ -160,7 +165,8 @@ pub struct Invalidate {
     /// Forget what was begun at or before this time, such as 2026-01-31T12:00:00Z; by default now.
     #[arg(long, value_name = "TIME")]
     pub before: Option<Before>,
-    /// The server, such as 127.0.0.1:8081 or http://host:8081. By default EMBARK_ADDRESS, or 127.0.0.1:8081.
+    /// The server, such as 127.0.0.1:8081, https://host:8081 or unix:///run/embark/embark.sock. By default EMBARK_ADDRESS,
+    /// or 127.0.0.1:8081.
     // Not clap's own env: the variable stands in every pod that a sidecar is injected into, and would forbid --all-pods.
     #[arg(long, conflicts_with = "all_pods")]
     pub address: Option<String>,
@@ -168,6 +174,9 @@ pub struct Invalidate {
     /// dns:///, or several behind commas.
     #[arg(long, value_name = "NAMES")]
     pub all_pods: Option<String>,
+    /// What it takes to be let in.
+    #[command(flatten)]
+    pub access: Access,
 }
 
 /// Say what is wrong with manifests, without serving them.

@@ -32,6 +32,7 @@ use crate::{
     input::Class,
     metrics::ModelMetrics,
     model::engine::{Engine, Row},
+    trace::Trace,
 };
 
 /// A row that is to be computed, and who is told of it.
@@ -49,6 +50,11 @@ pub trait Claim: Send {
 
     /// Who wants it. Once nobody did, nobody ever will.
     fn wanted(&self) -> Wanted;
+
+    /// The trace of the call that it is computed for.
+    fn trace(&self) -> Trace {
+        Trace::default()
+    }
 
     /// Tells of the outcome, on the worker's thread; it must be quick.
     fn complete(self: Box<Self>, outcome: Outcome);

@@ -17,7 +17,10 @@ use embark_crds::{
 use crate::{
     args,
     cli::Failure,
-    model::{refusal::Refusal, support},
+    model::{
+        refusal::Refusal,
+        support::{self, Offered},
+    },
 };
 
 mod file;
@@ -42,6 +45,8 @@ pub struct Config {
     pub drain_wait: Duration,
     /// What the process calls itself: in a cluster the pod's name.
     pub instance: String,
+    /// What the process proves itself with, and what it asks of callers.
+    pub endpoint: args::Endpoint,
     /// What is served.
     pub models: Vec<ModelConfig>,
     /// Whether the process ends when no model can be served: somebody waits at a terminal then. A pod stays and says why.
@@ -87,13 +92,15 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with any of them, a line each.
     pub fn read(arguments: &args::Serve) -> Result<Self, Failure> {
+        let offered = offered(&arguments.endpoint);
         let models = match &arguments.models_dir {
-            Some(folder) => mounted::read(folder),
-            None => of_manifests(&arguments.manifest),
+            Some(folder) => mounted::read(folder, offered),
+            None => of_manifests(&arguments.manifest, offered),
         };
         Ok(Config {
             listen: arguments.listen,
             admin_listen: arguments.admin_listen,
+            endpoint: arguments.endpoint.clone(),
             data_dir: arguments.data_dir.clone(),
             max_connection_age: arguments.max_connection_age,
             drain_wait: arguments.drain_wait,
@@ -128,12 +135,21 @@ pub fn read_all(paths: &[PathBuf]) -> (Vec<Found>, Vec<String>) {
     (found, errors)
 }
 
-fn of_manifests(paths: &[PathBuf]) -> Result<Vec<ModelConfig>, Vec<String>> {
+/// What a server with these arguments has for models that ask for it.
+fn offered(arguments: &args::Endpoint) -> Offered {
+    Offered {
+        tls: arguments.tls_cert.is_some(),
+        client_ca: arguments.tls_client_ca.is_some(),
+        token: arguments.token_file.is_some(),
+    }
+}
+
+fn of_manifests(paths: &[PathBuf], offered: Offered) -> Result<Vec<ModelConfig>, Vec<String>> {
     let (found, mut errors) = read_all(paths);
     errors.extend(duplicates(&found, Target::Local));
     let mut models = Vec::new();
     for Found { path, manifest } in found {
-        match model(&path, &manifest) {
+        match model(&path, &manifest, offered) {
             Ok(model) => models.push(model),
             Err(found) => errors.extend(found),
         }
@@ -141,12 +157,12 @@ fn of_manifests(paths: &[PathBuf]) -> Result<Vec<ModelConfig>, Vec<String>> {
     if errors.is_empty() { Ok(models) } else { Err(errors) }
 }
 
-fn model(path: &Path, manifest: &Manifest) -> Result<ModelConfig, Vec<String>> {
+fn model(path: &Path, manifest: &Manifest, offered: Offered) -> Result<ModelConfig, Vec<String>> {
     let name = &manifest.metadata.name;
     let line = |error: &dyn std::fmt::Display| format!("{}: {name}: {error}", path.display());
     let contract = resolve(name, &manifest.spec, Target::Local)
         .map_err(|errors| errors.iter().map(|error| line(error)).collect::<Vec<_>>())?;
-    let unsupported = support::unsupported(&contract);
+    let unsupported = support::unsupported(&contract, offered);
     if !unsupported.is_empty() {
         return Err(unsupported.iter().map(|refusal| line(refusal)).collect());
     }

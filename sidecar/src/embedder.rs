@@ -34,6 +34,7 @@ use crate::{
     metrics::{Source, Stage},
     policy::Policy,
     served::{Runtime, ServedModel},
+    trace::Trace,
 };
 use miss::Miss;
 use reply::Answers;
@@ -57,6 +58,7 @@ struct Call<'a> {
     began: Instant,
     /// When it is answered with what is there; `None`: it waits as long as it takes.
     deadline: Option<Instant>,
+    trace: Trace,
     now_ms: u64,
 }
 
@@ -77,8 +79,10 @@ impl Embedder {
     /// What is wrong with the request as a whole, or with the model.
     pub async fn embed(&self, model: &ServedModel, request: Request) -> Result<Reply, Error> {
         let call = self.begin(model, &request)?;
-        let mut answers = Answers::of(request.items.len());
+        let items = request.items.len();
+        let mut answers = Answers::of(items);
         let misses = self.look_up(&call, request, &mut answers);
+        call.trace.hits(items - misses.len());
         let all_hit = misses.is_empty();
         answers.timings.lookup = call.began.elapsed();
         model.metrics.stage(Stage::Lookup, answers.timings.lookup.as_secs_f64());
@@ -101,7 +105,18 @@ impl Embedder {
         let terms = Terms::of(&policy.cache, request.wishes, began);
         let now_ms = self.clock.now_ms();
         let deadline = request.timeout.and_then(|timeout| began.checked_add(timeout));
-        Ok(Call { model, runtime, policy, terms, prefix, dimensions, began, deadline, now_ms })
+        Ok(Call {
+            model,
+            runtime,
+            policy,
+            terms,
+            prefix,
+            dimensions,
+            began,
+            deadline,
+            trace: request.trace.clone(),
+            now_ms,
+        })
     }
 
     /// Answers from memory what is there, and gives what is not.

@@ -46,6 +46,8 @@ pub enum ErrorKind {
     ModelNotReady,
     /// The thread that computed the item is gone.
     WorkerLost,
+    /// The caller shows no token that the server knows.
+    Unauthenticated,
     /// Callers may not invalidate.
     InvalidationOff,
     /// The model gave a vector with NaN or infinity in it.
@@ -102,6 +104,7 @@ impl ErrorKind {
         ErrorKind::Draining,
         ErrorKind::ModelNotReady,
         ErrorKind::WorkerLost,
+        ErrorKind::Unauthenticated,
         ErrorKind::InvalidationOff,
         ErrorKind::NotFinite,
         ErrorKind::Inference,
@@ -131,6 +134,7 @@ impl ErrorKind {
             ErrorKind::Draining => "DRAINING",
             ErrorKind::ModelNotReady => "MODEL_NOT_READY",
             ErrorKind::WorkerLost => "WORKER_LOST",
+            ErrorKind::Unauthenticated => "UNAUTHENTICATED",
             ErrorKind::InvalidationOff => "INVALIDATION_OFF",
             ErrorKind::NotFinite => "NOT_FINITE",
             ErrorKind::Inference => "INFERENCE",

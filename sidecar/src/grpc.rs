@@ -1,5 +1,6 @@
 //! The wire: gRPC messages to domain values and back. Nothing outside of it knows protobuf.
 
+mod auth;
 mod bounds;
 mod cache_service;
 pub mod client;
@@ -9,7 +10,6 @@ mod deadline;
 mod embedding_service;
 pub mod health;
 mod in_flight;
-mod incoming;
 pub mod server;
 pub mod status;
 mod stream;

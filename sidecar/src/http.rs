@@ -18,7 +18,9 @@ use tokio::net::TcpListener;
 
 pub use config::Settings;
 
-use crate::{metrics::Metrics, readiness::Readiness, served::ServedModels, telemetry::LogLevel};
+use crate::{
+    app::Secrets, metrics::Metrics, readiness::Readiness, served::ServedModels, telemetry::LogLevel,
+};
 
 /// What Prometheus takes.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -35,6 +37,8 @@ pub struct Admin {
     pub readiness: Readiness,
     /// All metrics.
     pub metrics: Arc<Metrics>,
+    /// What lets callers in.
+    pub secrets: Secrets,
     /// What the process calls itself.
     pub instance: String,
     /// What it was started with.

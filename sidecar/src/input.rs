@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use embark_crds::contract::OnMiss;
 
-use crate::error::Error;
+use crate::{error::Error, trace::Trace};
 
 /// A batch of inputs for one model.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +22,8 @@ pub struct Request {
     pub wishes: Wishes,
     /// How long the answer may take; then it is given with what is there. `None`: as long as it takes.
     pub timeout: Option<Duration>,
+    /// The trace that its stages are of.
+    pub trace: Trace,
 }
 
 /// One item of a batch: an input, or why it is none.

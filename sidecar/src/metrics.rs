@@ -3,6 +3,7 @@
 
 mod batch;
 mod cache;
+mod endpoint;
 mod policy;
 mod recent;
 
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 use batch::BatchFamilies;
 pub use batch::BatchMetrics;
 use cache::{CacheFamilies, CacheGauges};
+pub use endpoint::{EndpointMetrics, SecretKind};
 use policy::PolicyFamilies;
 pub use policy::{PolicyMetrics, Reload};
 pub use recent::Answered;
@@ -103,6 +105,10 @@ type SecondsFamily<L> = Family<L, Histogram, fn() -> Histogram>;
 pub struct Metrics {
     registry: Registry,
     families: Families,
+    /// What has to do with no model.
+    pub endpoint: EndpointMetrics,
+    /// Batches of spans that could not be sent.
+    pub trace_failures: Counter,
 }
 
 #[derive(Clone, Debug)]
@@ -188,7 +194,11 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("embark");
         let families = Families::registered(&mut registry);
-        Metrics { registry, families }
+        let endpoint = EndpointMetrics::registered(&mut registry);
+        let trace_failures = Counter::default();
+        let help = "Batches of spans that could not be sent";
+        registry.register("trace_export_failures", help, trace_failures.clone());
+        Metrics { registry, families, endpoint, trace_failures }
     }
 }
 

@@ -11,15 +11,12 @@ use std::{
     time::Duration,
 };
 
-use embark_sidecar::pb::client::{
-    ItemResult, Source, embedding_service_client::EmbeddingServiceClient,
-};
+use embark_sidecar::pb::client::{ItemResult, Source};
 use embark_tests::{
     Manifest, Random, Sidecar,
-    sidecar::{Options, difference, request, sources},
+    sidecar::{Embeddings, Options, difference, request, sources},
 };
 use tokio::{sync::watch, task::JoinSet, time::Instant};
-use tonic::transport::Channel;
 
 /// The longest that a start may take, whatever a kill or damage left behind.
 const START_LIMIT: Duration = Duration::from_secs(5);
@@ -136,7 +133,7 @@ fn mix(random: &mut Random, old: usize) -> Vec<usize> {
 
 /// Embeds batches until the process is killed; before that, every call must be answered, and rightly.
 async fn embed_until_killed(
-    mut client: EmbeddingServiceClient<Channel>,
+    mut client: Embeddings,
     reference: Arc<Reference>,
     (mut random, old): (Random, usize),
     (replies, killed): (watch::Sender<u64>, watch::Receiver<bool>),

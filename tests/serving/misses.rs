@@ -125,7 +125,7 @@ async fn wait_that_is_over_gives_the_default_and_the_work_goes_on() {
     // Who asks to wait without a budget waits, whatever the policy's.
     let answered = busy.await.unwrap().unwrap().into_inner();
     assert!(answered.results.iter().all(|result| result.source() == Source::Computed));
-    let long = Some(prost_types::Duration { seconds: 30, nanos: 0 });
+    let long = Some(prost_types::Duration { seconds: 600, nanos: 0 });
     let patient = EmbedRequest { wait_budget: long, ..request(&["b"]) };
     assert_eq!(one(&sidecar, patient).await.source(), Source::Computed);
     sidecar.stop().await;

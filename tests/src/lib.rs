@@ -1,5 +1,6 @@
 //! What the tests of the whole product share: real processes on real ports, and what they are given.
 
+pub mod authority;
 pub mod cluster;
 pub mod documents;
 pub mod image;
@@ -14,6 +15,7 @@ pub mod refusal;
 pub mod release;
 pub mod sidecar;
 
+pub use authority::Authority;
 pub use manifest::Manifest;
 pub use mount::Mount;
 pub use random::Random;

@@ -21,12 +21,27 @@ use tokio::{
     sync::watch,
     time::timeout,
 };
-use tonic::{Status, transport::Channel};
+use tonic::{
+    Request, Status,
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::Channel,
+};
 
 use crate::{Manifest, programs};
 
 /// The longest that anything a test waits for may take; far above what it takes, so that a busy machine fails nothing.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(180);
+
+/// The timeout of a call that says none, as gRPC writes it: a server gives up after 30 s otherwise, which a busy machine may
+/// need.
+const PATIENCE: &str = "10M";
+
+/// A client of the EmbeddingService, whose calls have time.
+pub type Embeddings = EmbeddingServiceClient<InterceptedService<Channel, Patient>>;
+
+/// Gives calls a timeout that say none.
+#[derive(Clone, Copy, Debug)]
+pub struct Patient;
 
 /// How a sidecar is started.
 #[derive(Clone, Debug, Default)]
@@ -68,6 +83,18 @@ pub struct Ended {
     pub status: ExitStatus,
     /// Its log.
     pub log: String,
+}
+
+// === impl Patient ===
+
+impl Interceptor for Patient {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if !request.metadata().contains_key("grpc-timeout") {
+            let patience = PATIENCE.parse().expect("it is ASCII");
+            request.metadata_mut().insert("grpc-timeout", patience);
+        }
+        Ok(request)
+    }
 }
 
 // === impl Options ===
@@ -193,8 +220,9 @@ impl Sidecar {
     }
 
     /// A client of the EmbeddingService.
-    pub async fn embeddings(&self) -> EmbeddingServiceClient<Channel> {
-        EmbeddingServiceClient::new(self.channel().await).max_decoding_message_size(64 << 20)
+    pub async fn embeddings(&self) -> Embeddings {
+        let client = EmbeddingServiceClient::with_interceptor(self.channel().await, Patient);
+        client.max_decoding_message_size(64 << 20)
     }
 
     /// A client of the CacheService.

@@ -15,8 +15,24 @@ pub struct Report {
     /// Why not; or empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// What it takes to be let in.
+    #[serde(default)]
+    pub endpoint: EndpointReport,
     /// Every model that it serves, or should.
     pub models: Vec<ModelReport>,
+}
+
+/// What it takes to be let in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointReport {
+    /// Whether connections are encrypted.
+    pub tls: bool,
+    /// Whether callers need a token.
+    pub token: bool,
+    /// Why files as they are now are not what is used; or empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
 }
 
 /// A model of a process.

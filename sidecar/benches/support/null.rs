@@ -22,11 +22,13 @@ use embark_sidecar::{
     clock::{Clock, SystemClock},
     cpu_pool::CpuPool,
     embedder::Embedder,
-    grpc::server::{Limits, Services, routes, serve_routes},
-    metrics::Metrics,
+    grpc::server::{Endpoint, Limits, Services, routes, serve_routes},
+    listen::Listener,
+    metrics::{EndpointMetrics, Metrics},
     model::{artifact::ArtifactStore, load},
     served::{Runtime, ServedModel, ServedModels},
     telemetry::{self, LogFormat},
+    trace::Tracer,
 };
 use http::uri::PathAndQuery;
 use tokio::{net::TcpListener, sync::watch};
@@ -81,6 +83,7 @@ pub(crate) fn serve() {
             clock,
             instance: "bench".to_owned(),
             health: tonic_health::server::HealthReporter::new(),
+            tracer: Tracer::default(),
             stopped: stopped.clone(),
         };
         let limits = Limits::of(&services.models, Duration::from_secs(3600));
@@ -89,7 +92,9 @@ pub(crate) fn serve() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         writeln!(stdout().lock(), "http://{address}").expect("the client reads");
-        serve_routes(listener, routes, limits, stopped).await.expect("it serves");
+        let (listeners, metrics) = (vec![Listener::Tcp(listener)], EndpointMetrics::default());
+        let endpoint = Endpoint { listeners, tokens: None, metrics };
+        serve_routes(endpoint, routes, limits, stopped).await.expect("it serves");
     });
 }
 

@@ -36,7 +36,7 @@ pub async fn run(arguments: args::Bench) -> Result<(), Failure> {
     let failure = |error: CallFailed| Failure::Run(error.to_string());
     let mut clients = Vec::new();
     for _ in 0..arguments.connections.get() {
-        clients.push(Client::connect(&arguments.asked.address).await.map_err(failure)?);
+        clients.push(Client::connect(&arguments.asked.server).await.map_err(failure)?);
     }
     let model = clients[0].describe(&arguments.asked.model).await.map_err(failure)?;
     if !model.takes_texts {

@@ -12,7 +12,7 @@ use super::Failure;
 use crate::{
     args,
     config::{self, Found},
-    model::support,
+    model::support::{self, Offered},
 };
 
 /// What a person who reads "good" should know.
@@ -79,7 +79,7 @@ fn verdict(
 
 /// A manifest may be good and still ask for what this version does not serve.
 fn said(targets: &str, contract: &Contract) -> String {
-    let unsupported = support::unsupported(contract);
+    let unsupported = support::unsupported(contract, Offered::ALL);
     let sentences: Vec<String> = unsupported.iter().map(ToString::to_string).collect();
     match sentences.is_empty() {
         true => targets.to_owned(),

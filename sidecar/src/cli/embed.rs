@@ -39,8 +39,8 @@ enum Outcome<'a> {
 /// The server does not answer, or refused a text; other texts are printed all the same.
 pub async fn run(arguments: args::Embed) -> Result<(), Failure> {
     let failure = |error: CallFailed| Failure::Run(error.to_string());
-    let args::Embed { asked: args::Asked { address, model, prompt }, dimensions, text } = arguments;
-    let mut client = Client::connect(&address).await.map_err(failure)?;
+    let args::Embed { asked: args::Asked { server, model, prompt }, dimensions, text } = arguments;
+    let mut client = Client::connect(&server).await.map_err(failure)?;
     let most = client.describe(&model).await.map_err(failure)?.max_items;
     // Whoever types lines wants each answered; whoever pipes them wants them answered fast.
     let typed = text.is_empty() && io::stdin().is_terminal();

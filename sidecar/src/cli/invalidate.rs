@@ -1,7 +1,7 @@
 //! `invalidate`: one server is made to forget, or every pod behind a name, each answer a JSON line.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     io::{self, Write as _},
     net::SocketAddr,
     time::Duration,
@@ -13,7 +13,7 @@ use tokio::{net::lookup_host, time::timeout};
 
 use super::Failure;
 use crate::{
-    args,
+    args::{self, Access, Address},
     grpc::client::{Before, CallFailed, Client, Forgotten, Scope},
 };
 
@@ -35,6 +35,7 @@ struct Ask {
     model: String,
     scope: Scope,
     before: Option<Before>,
+    access: Access,
 }
 
 #[derive(Serialize)]
@@ -56,15 +57,16 @@ enum Outcome<'a> {
 /// # Errors
 /// A server did not forget; with many, each of them has its line all the same.
 pub async fn run(arguments: args::Invalidate) -> Result<(), Failure> {
-    let args::Invalidate { model, all: _, item, before, address, all_pods } = arguments;
+    let args::Invalidate { model, all: _, item, before, address, all_pods, access } = arguments;
     let scope = if item.is_empty() { Scope::All } else { Scope::Texts(item) };
-    let ask = Ask { model, scope, before };
+    let ask = Ask { model, scope, before, access };
     match all_pods {
         Some(names) => every(&addresses(&names).await?, &ask).await,
         None => {
             let address = args::address_or_default(address);
-            let forgotten =
-                ask.of(&address).await.map_err(|error| Failure::Run(error.to_string()))?;
+            let server = Address { address: address.clone(), access: ask.access.clone() };
+            let forgotten = ask.of(Client::connect(&server).await).await;
+            let forgotten = forgotten.map_err(|error| Failure::Run(error.to_string()))?;
             super::read_on(print(&address, &Ok(forgotten))).map(drop)
         }
     }
@@ -73,20 +75,18 @@ pub async fn run(arguments: args::Invalidate) -> Result<(), Failure> {
 // === impl Ask ===
 
 impl Ask {
-    async fn of(&self, address: &str) -> Result<Forgotten, CallFailed> {
-        let client = Client::connect(address).await?;
-        client.forget(&self.model, &self.scope, self.before).await
+    async fn of(&self, client: Result<Client, CallFailed>) -> Result<Forgotten, CallFailed> {
+        client?.forget(&self.model, &self.scope, self.before).await
     }
 }
 
 // === free functions ===
 
 /// Asks every server, some at a time, and prints what each says, by address.
-async fn every(addresses: &BTreeSet<SocketAddr>, ask: &Ask) -> Result<(), Failure> {
-    let calls = stream::iter(addresses).map(|address| async move {
-        let address = address.to_string();
-        let answer = ask.of(&address).await;
-        (address, answer)
+async fn every(addresses: &BTreeMap<SocketAddr, String>, ask: &Ask) -> Result<(), Failure> {
+    let calls = stream::iter(addresses).map(|(address, name)| async move {
+        let client = Client::connect_to(*address, name, &ask.access).await;
+        (address.to_string(), ask.of(client).await)
     });
     let mut calls = calls.buffered(AT_ONCE);
     let (mut failed, mut reads_on) = (0, true);
@@ -115,31 +115,30 @@ fn print(address: &str, answer: &Result<Forgotten, CallFailed>) -> io::Result<()
     out.flush()
 }
 
-/// Every address that the names stand for, each once.
-async fn addresses(names: &str) -> Result<BTreeSet<SocketAddr>, Failure> {
-    let mut addresses = BTreeSet::new();
+/// Every address that the names stand for, each once, with the host's name.
+async fn addresses(names: &str) -> Result<BTreeMap<SocketAddr, String>, Failure> {
+    let mut addresses = BTreeMap::new();
     for name in names.split(',') {
         addresses.extend(resolve(name.trim()).await?);
     }
     Ok(addresses)
 }
 
-async fn resolve(name: &str) -> Result<BTreeSet<SocketAddr>, Failure> {
+async fn resolve(name: &str) -> Result<BTreeMap<SocketAddr, String>, Failure> {
     let (usage, run) = (
         |what: &str| Failure::Usage(format!("--all-pods: {name:?} {what}")),
         |what: &str| Failure::Run(format!("--all-pods: {name:?} {what}")),
     );
     let target = name.strip_prefix(DNS).unwrap_or(name);
     let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
-    let has_port =
-        target.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && is_port(port));
-    if !has_port || target.contains('/') {
-        return Err(usage("is not dns:///HOST:PORT or HOST:PORT, or several behind commas"));
-    }
+    let host = match target.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && is_port(port) && !target.contains('/') => host,
+        _ => return Err(usage("is not dns:///HOST:PORT or HOST:PORT, or several behind commas")),
+    };
     let found = timeout(LOOKUP_LIMIT, lookup_host(target)).await;
     let found = found.map_err(|_| run(&format!("was not resolved within {LOOKUP_LIMIT:?}")))?;
     // A headless Service has no address while none of its pods is ready.
     let found = found.map_err(|error| run(&format!("resolves to no address: {error}")))?;
-    let found: BTreeSet<SocketAddr> = found.collect();
+    let found: BTreeMap<_, _> = found.map(|address| (address, host.to_owned())).collect();
     if found.is_empty() { Err(run("resolves to no address")) } else { Ok(found) }
 }

@@ -36,10 +36,10 @@ struct Sum {
 /// The inputs cannot be read, the server does not answer, or one of the inputs has no vector.
 pub async fn run(arguments: args::Mean) -> Result<(), Failure> {
     let failure = |error: CallFailed| Failure::Run(error.to_string());
-    let args::Mean { asked: args::Asked { address, model, prompt }, file } = arguments;
+    let args::Mean { asked: args::Asked { server, model, prompt }, file } = arguments;
     let place = place(&file);
     let lines = lines(&file)?;
-    let mut client = Client::connect(&address).await.map_err(failure)?;
+    let mut client = Client::connect(&server).await.map_err(failure)?;
     let described = client.describe(&model).await.map_err(failure)?;
     let dimensions = Some(described.dimensions);
     // A policy may answer a miss with the very vector that is being made here.

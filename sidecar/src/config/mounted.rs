@@ -10,7 +10,10 @@ use serde::de::DeserializeOwned;
 
 use super::{ModelConfig, Origin, file, file::unreadable};
 use crate::{
-    model::{refusal::quote, support},
+    model::{
+        refusal::quote,
+        support::{self, Offered},
+    },
     policy,
 };
 
@@ -19,14 +22,14 @@ use crate::{
 ///
 /// # Errors
 /// Everything that cannot be read, a line each.
-pub(super) fn read(folder: &Path) -> Result<Vec<ModelConfig>, Vec<String>> {
+pub(super) fn read(folder: &Path, offered: Offered) -> Result<Vec<ModelConfig>, Vec<String>> {
     let folders = folders(folder).map_err(|error| vec![unreadable(folder, &error)])?;
     if folders.is_empty() {
         return Err(vec![format!("{}: has no folder of a model", folder.display())]);
     }
     let (mut models, mut errors) = (Vec::new(), Vec::new());
     for folder in folders {
-        match model(&folder) {
+        match model(&folder, offered) {
             Ok(model) => models.push(model),
             Err(error) => errors.push(error),
         }
@@ -49,7 +52,7 @@ fn folders(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(folders)
 }
 
-fn model(folder: &Path) -> Result<ModelConfig, String> {
+fn model(folder: &Path, offered: Offered) -> Result<ModelConfig, String> {
     let (path, bytes) = read_newest(&folder.join(files::SERVING_DIR))?;
     let serving: ServingConfig = parse(&path, &bytes)?;
     let policies = folder.join(files::POLICY_DIR);
@@ -60,7 +63,7 @@ fn model(folder: &Path) -> Result<ModelConfig, String> {
     if folder.file_name().is_none_or(|folder| folder != name.as_str()) {
         return Err(format!("{}: holds the contract of another model, {name:?}", folder.display()));
     }
-    let unsupported = support::unsupported(&contract);
+    let unsupported = support::unsupported(&contract, offered);
     let origin = Origin::Folder(policies);
     Ok(ModelConfig { contract, base: folder.to_owned(), origin, unsupported })
 }

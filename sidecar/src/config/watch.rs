@@ -23,7 +23,10 @@ use embark_crds::{
 use super::{Found, ModelConfig, Origin, file, mounted};
 use crate::{
     metrics::Reload,
-    model::{refusal::contained, support},
+    model::{
+        refusal::contained,
+        support::{self, Offered},
+    },
     policy,
 };
 
@@ -200,7 +203,7 @@ fn read(path: &Path, limit: u64) -> Look {
 fn of_folder(path: &Path, bytes: &[u8], serving: &ServingConfig) -> Result<Judged, String> {
     let policy = mounted::policy(path, bytes, serving)?;
     let contract = Contract { serving: serving.clone(), policy };
-    let refusals = support::unsupported(&contract);
+    let refusals = support::unsupported(&contract, Offered::ALL);
     match refusals.first() {
         None => Ok(Judged { policy: contract.policy, rest: String::new() }),
         Some(refusal) => Err(format!("{}: {refusal}{}", path.display(), more(refusals.len()))),
@@ -224,7 +227,8 @@ fn of_manifest(path: &Path, bytes: &[u8], serving: &ServingConfig) -> Result<Jud
             return Err(format!("{}: has model {name:?} more than once", path.display()));
         }
     };
-    let ModelConfig { contract, .. } = super::model(path, &manifest).map_err(first)?;
+    let ModelConfig { contract, .. } =
+        super::model(path, &manifest, Offered::ALL).map_err(first)?;
     policy::fits(&contract.policy, serving.output.dimensions)
         .map_err(|refusal| format!("{}: {name}: {refusal}", path.display()))?;
     let rest = match differing(serving, &contract.serving).as_slice() {

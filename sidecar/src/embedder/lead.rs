@@ -23,6 +23,7 @@ use crate::{
     key::CacheKey,
     metrics::{ModelMetrics, Source, Stage},
     served::Runtime,
+    trace::{self, Trace},
 };
 
 /// Inputs that are prepared in one go, so that many share the cores and a large call lets small ones between.
@@ -44,6 +45,7 @@ struct Course {
     prefix: Arc<str>,
     metrics: ModelMetrics,
     terms: Terms,
+    trace: Trace,
 }
 
 /// Who boards, and why it may not lead.
@@ -60,6 +62,7 @@ struct RowClaim {
     lead: Lead,
     cache: Arc<Cache>,
     stages: Stages,
+    trace: Trace,
 }
 
 /// Joins or leads a flight for each miss. What finds no place in the queue is given back.
@@ -167,6 +170,7 @@ impl Course {
             prefix: call.prefix.into(),
             metrics: call.model.metrics.clone(),
             terms: call.terms,
+            trace: call.trace.clone(),
         }
     }
 
@@ -179,6 +183,7 @@ impl Course {
         let found = self.runtime.cache.lookup_disk(&operation, &keys).await;
         let disk = started.elapsed();
         self.metrics.stage(Stage::Disk, disk.as_secs_f64());
+        self.trace.stage(trace::Stage { name: "disk", took: disk, items: led.len() });
         let mut missing = Vec::new();
         for (led, hit) in led.into_iter().zip(found) {
             let led = Led { disk, ..led };
@@ -249,7 +254,7 @@ impl Course {
         match self.pool.admit(class) {
             Ok(admission) => {
                 let course = self.clone();
-                admission.hand_over(move || led.into_iter().for_each(|led| course.queue(led)));
+                admission.hand_over(move || course.queue_all(led));
             }
             Err(error) => {
                 self.refused(class, led.len());
@@ -263,6 +268,13 @@ impl Course {
         if class == Class::Background {
             self.metrics.batch.dropped_fills.inc_by(items as u64);
         }
+    }
+
+    /// Prepares inputs and queues each when it is ready.
+    fn queue_all(&self, led: Vec<Led>) {
+        let (begun, items) = (Instant::now(), led.len());
+        led.into_iter().for_each(|led| self.queue(led));
+        self.trace.stage(trace::Stage { name: "prepare", took: begun.elapsed(), items });
     }
 
     /// Prepares one input and queues it.
@@ -279,7 +291,8 @@ impl Course {
         let preprocess = begun.elapsed();
         self.metrics.stage(Stage::Preprocess, preprocess.as_secs_f64());
         let stages = Stages { disk, preprocess, ..Stages::default() };
-        let claim = Box::new(RowClaim { lead, cache: Arc::clone(&self.runtime.cache), stages });
+        let (cache, trace) = (Arc::clone(&self.runtime.cache), self.trace.clone());
+        let claim = Box::new(RowClaim { lead, cache, stages, trace });
         let class = place.class();
         if let Err((full, job)) = self.runtime.batcher.submit(place, Job { row, claim }) {
             self.refused(class, 1);
@@ -313,8 +326,12 @@ impl Claim for RowClaim {
         self.lead.wanted()
     }
 
+    fn trace(&self) -> Trace {
+        self.trace.clone()
+    }
+
     fn complete(self: Box<Self>, outcome: Outcome) {
-        let RowClaim { lead, cache, stages } = *self;
+        let RowClaim { lead, cache, stages, trace: _ } = *self;
         let Outcome { result, queued, ran } = outcome;
         let landing = result.map(|embedding| {
             let operation = lead.operation();

@@ -14,6 +14,7 @@ use crate::{
     input::Input,
     key::CacheKey,
     metrics::{Source, Stage},
+    trace,
 };
 
 /// How long the disk tier is waited for before the default vector is given: far above what it takes, unless it hangs.
@@ -158,6 +159,8 @@ async fn on_disk(
     found.resize_with(misses.len(), || None);
     answers.timings.disk = started.elapsed();
     call.model.metrics.stage(Stage::Disk, answers.timings.disk.as_secs_f64());
+    let (took, items) = (answers.timings.disk, misses.len());
+    call.trace.stage(trace::Stage { name: "disk", took, items });
     let (mut missing, mut stale) = (Vec::new(), Vec::new());
     for (miss, hit) in misses.into_iter().zip(found) {
         let Some(hit) = hit.filter(|hit| call.terms.takes(hit.age_ms)) else {

@@ -1,19 +1,18 @@
 //! A client of the service, for the command line: messages in plain types, failures as sentences.
 
+mod connect;
 mod forget;
 mod once;
 
 use std::time::Duration;
 
+use connect::{Door, tls_trouble};
 pub use forget::{Before, Forgotten, NotATime, Scope};
 pub use once::{Asked, Called};
 
 use embark_crds::contract::GRPC_PORT;
 use tokio::time::timeout;
-use tonic::{
-    Code, Status,
-    transport::{Channel, Endpoint, Uri},
-};
+use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::pb::client::{
@@ -34,9 +33,9 @@ const TEXT_REASONS: [&str; 6] =
 /// A connection to a server.
 #[derive(Clone, Debug)]
 pub struct Client {
-    channel: Channel,
-    service: EmbeddingServiceClient<Channel>,
-    /// HOST:PORT, for sentences.
+    channel: Door,
+    service: EmbeddingServiceClient<Door>,
+    /// HOST:PORT or a path, for sentences.
     address: String,
 }
 
@@ -91,22 +90,6 @@ pub struct CallFailed(String);
 // === impl Client ===
 
 impl Client {
-    /// Connects to `address`, with or without `http://`.
-    ///
-    /// # Errors
-    /// It is no address, or nothing answers there.
-    pub async fn connect(address: &str) -> Result<Self, CallFailed> {
-        let uri = uri(address)?;
-        let address = uri.authority().map(ToString::to_string).unwrap_or_default();
-        let endpoint = Endpoint::from(uri).tcp_nodelay(true).connect_timeout(ANSWER_LIMIT);
-        let channel = endpoint.connect().await.map_err(|_| {
-            CallFailed(format!("nothing answers at {address}; is embark-sidecar serving there?"))
-        })?;
-        let service = EmbeddingServiceClient::new(channel.clone());
-        let service = service.max_decoding_message_size(REPLY_BYTES);
-        Ok(Client { channel, service, address })
-    }
-
     /// What a model is; an empty name means the only one.
     ///
     /// # Errors
@@ -164,8 +147,14 @@ impl Client {
         if has_reason(status) || (is_of_server(status) && known.contains(&status.code())) {
             return sentence(status);
         }
+        if let Some(why) = tls_trouble(status) {
+            return CallFailed(format!(
+                "the server at {} ends the connection: {why}",
+                self.address
+            ));
+        }
         CallFailed(format!(
-            "what answers at {} is no embark server; --address is that of its gRPC, by default port {GRPC_PORT}, not of its admin port",
+            "what answers at {} is no embark server; --address is that of its gRPC, by default port {GRPC_PORT}, not of its admin port; a server with TLS wants https://",
             self.address
         ))
     }
@@ -213,28 +202,6 @@ impl Embedded {
 }
 
 // === free functions ===
-
-/// The address as a URI with a port.
-fn uri(address: &str) -> Result<Uri, CallFailed> {
-    let refuse = |what: &str| Err(CallFailed(format!("--address: {address:?} {what}")));
-    let (scheme, authority) = address.split_once("://").unwrap_or(("http", address));
-    if scheme != "http" {
-        let sentence = format!("--address: scheme {scheme:?} is not supported yet; only http is");
-        return Err(CallFailed(sentence));
-    }
-    let authority = authority.strip_suffix('/').unwrap_or(authority);
-    let example = format!("HOST:PORT, such as 127.0.0.1:{GRPC_PORT}");
-    let Ok(uri) = format!("http://{authority}/").parse::<Uri>() else {
-        return refuse(&format!("is not {example}"));
-    };
-    match (uri.path(), uri.host(), uri.port_u16()) {
-        ("/", Some(host), Some(_)) if !host.is_empty() => Ok(uri),
-        ("/", Some(host), None) if host == authority => {
-            refuse(&format!("has no port; it must be {example}"))
-        }
-        _ => refuse(&format!("is not {example}")),
-    }
-}
 
 /// The sentence of a text that was the `index`th of its call, which the user knows nothing of.
 fn of_text(index: usize, sentence: &str) -> String {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::{sync::watch, time::Instant};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming, metadata::MetadataMap};
 
 use super::{
     convert::{self, Wanted},
@@ -19,6 +19,7 @@ use crate::{
         embedding_service_server::EmbeddingService,
     },
     served::{ServedModel, ServedModels},
+    trace::{Trace, Tracer},
 };
 
 #[derive(Clone)]
@@ -27,19 +28,39 @@ pub(super) struct Embeddings {
     pub(super) embedder: Embedder,
     /// Says that the server takes no more: streams end then.
     pub(super) stopped: watch::Receiver<bool>,
+    pub(super) tracer: Tracer,
 }
+
+/// The service, as traces name it.
+const SERVICE: &str = "embark.v1.EmbeddingService";
 
 // === impl Embeddings ===
 
 impl Embeddings {
-    /// Answers a request within this time, and counts what became of it.
+    /// Answers a request of a method within this time, counts what became of it, and traces it where the headers say so.
     pub(super) async fn embed_within(
         &self,
         message: EmbedRequest,
         timeout: Duration,
+        (method, headers): (&'static str, &MetadataMap),
+    ) -> Result<EmbedResponse, Error> {
+        let trace = self.tracer.begin((SERVICE, method), headers.as_ref());
+        let answer = self.count(message, timeout, &trace).await;
+        let failure = answer.as_ref().err();
+        let code = failure.map_or(Code::Ok, |error| status::code(error.kind));
+        trace.end(code.into(), failure.map(|error| error.message.as_str()));
+        answer
+    }
+
+    async fn count(
+        &self,
+        message: EmbedRequest,
+        timeout: Duration,
+        trace: &Trace,
     ) -> Result<EmbedResponse, Error> {
         let model = self.models.get(&message.model)?;
-        let answer = self.answer(model, (message, timeout)).await;
+        trace.describe(model.name(), message.items.len());
+        let answer = self.answer(model, message, (timeout, trace)).await;
         match &answer {
             Ok(_) => model.metrics.request_answered(),
             Err(error) => model.metrics.request_failed(error.kind),
@@ -50,11 +71,13 @@ impl Embeddings {
     async fn answer(
         &self,
         model: &ServedModel,
-        (message, timeout): (EmbedRequest, Duration),
+        message: EmbedRequest,
+        (timeout, trace): (Duration, &Trace),
     ) -> Result<EmbedResponse, Error> {
         let wanted = Wanted { vectors: !message.omit_vectors, timings: message.include_timings };
-        let request =
-            input::Request { timeout: Some(timeout), ..validate::request(model, message)? };
+        let request = validate::request(model, message)?;
+        let (timeout, trace) = (Some(timeout), trace.clone());
+        let request = input::Request { timeout, trace, ..request };
         let reply = self.embedder.embed(model, request).await?;
         let answered = reply.items.iter().flatten();
         model.metrics.items(answered.map(|item| item.source));
@@ -74,7 +97,8 @@ impl EmbeddingService for Embeddings {
         request: Request<EmbedRequest>,
     ) -> Result<Response<EmbedResponse>, Status> {
         let timeout = deadline::of(request.metadata()).map_err(|error| status::of(&error))?;
-        let answer = self.embed_within(request.into_inner(), timeout).await;
+        let (headers, _, message) = request.into_parts();
+        let answer = self.embed_within(message, timeout, ("Embed", &headers)).await;
         answer.map(Response::new).map_err(|error| status::of(&error))
     }
 
@@ -84,7 +108,7 @@ impl EmbeddingService for Embeddings {
     ) -> Result<Response<Self::EmbedStreamStream>, Status> {
         let timeout = deadline::said(request.metadata()).map_err(|error| status::of(&error))?;
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        Ok(Response::new(stream::answer(self.clone(), request.into_inner(), deadline)))
+        Ok(Response::new(stream::answer(self.clone(), request, deadline)))
     }
 
     async fn get_model(

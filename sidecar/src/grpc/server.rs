@@ -2,20 +2,21 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, sync::watch};
+use tokio::sync::watch;
 use tonic::{service::Routes, transport::Server};
 use tonic_health::server::HealthReporter;
 use tonic_reflection::server::Builder as Reflection;
 
 use super::{
-    cache_service::Caches, embedding_service::Embeddings, in_flight::InFlight,
-    incoming::connections,
+    auth::Auth, cache_service::Caches, embedding_service::Embeddings, in_flight::InFlight,
 };
 use crate::{
     clock::Clock,
     cpu_pool::CpuPool,
     embedder::Embedder,
+    listen::{Listener, connections},
     memory,
+    metrics::EndpointMetrics,
     pb::{
         DESCRIPTOR,
         server::{
@@ -23,7 +24,9 @@ use crate::{
             embedding_service_server::EmbeddingServiceServer,
         },
     },
+    secrets::{Rotating, tokens::Tokens},
     served::ServedModels,
+    trace::Tracer,
 };
 
 /// Bytes that one stream may send before it is read: a batch of long texts in one flight.
@@ -52,6 +55,16 @@ pub struct Limits {
     pub request_bytes: u64,
 }
 
+/// Where callers come in, and who is let in.
+pub struct Endpoint {
+    /// The places.
+    pub listeners: Vec<Listener>,
+    /// Tokens that callers show; `None`: they need none.
+    pub tokens: Option<Arc<Rotating<Tokens>>>,
+    /// What is counted there.
+    pub metrics: EndpointMetrics,
+}
+
 /// What the server answers with.
 pub struct Services {
     /// The models.
@@ -66,6 +79,8 @@ pub struct Services {
     pub instance: String,
     /// What health answers is told through this.
     pub health: HealthReporter,
+    /// Begins the traces of calls.
+    pub tracer: Tracer,
     /// Says that it takes no more calls, and finishes those in flight.
     pub stopped: watch::Receiver<bool>,
 }
@@ -99,12 +114,12 @@ impl Limits {
 /// # Errors
 /// The listener broke, or the descriptor does not decode.
 pub async fn serve(
-    listener: TcpListener,
+    endpoint: Endpoint,
     services: Services,
     limits: Limits,
 ) -> Result<(), ServeError> {
     let stopped = services.stopped.clone();
-    serve_routes(listener, routes(services, limits)?, limits, stopped).await
+    serve_routes(endpoint, routes(services, limits)?, limits, stopped).await
 }
 
 /// Every service, as the server has it.
@@ -113,10 +128,15 @@ pub async fn serve(
 /// The descriptor does not decode.
 pub fn routes(services: Services, limits: Limits) -> Result<Routes, ServeError> {
     let limit = usize::try_from(limits.request_bytes).unwrap_or(usize::MAX);
-    let Services { models, embedder, clock, forgetting, instance, health, stopped } = services;
-    let embeddings =
-        EmbeddingServiceServer::new(Embeddings { models: models.clone(), embedder, stopped })
-            .max_decoding_message_size(limit);
+    let Services { models, embedder, clock, forgetting, instance, health, tracer, stopped } =
+        services;
+    let embeddings = EmbeddingServiceServer::new(Embeddings {
+        models: models.clone(),
+        embedder,
+        stopped,
+        tracer,
+    })
+    .max_decoding_message_size(limit);
     let caches = CacheServiceServer::new(Caches::new(models, clock, instance, forgetting))
         .max_decoding_message_size(limit);
     let health = tonic_health::pb::health_server::HealthServer::new(
@@ -134,17 +154,19 @@ pub fn routes(services: Services, limits: Limits) -> Result<Routes, ServeError> 
 /// # Errors
 /// The listener broke.
 pub async fn serve_routes(
-    listener: TcpListener,
+    endpoint: Endpoint,
     routes: Routes,
     limits: Limits,
     mut stopped: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
-    let incoming = connections(listener, stopped.clone());
+    let Endpoint { listeners, tokens, metrics } = endpoint;
+    let incoming = connections(listeners, &stopped);
     let shutdown = async move {
         // An error means that nobody can say so any more.
         let _ = stopped.wait_for(|stopped| *stopped).await;
     };
     Server::builder()
+        .layer(Auth { tokens, metrics })
         .layer(InFlight::of(limits.memory_bytes, limits.request_bytes))
         .max_connection_age(limits.connection_age)
         .max_connection_age_grace(AGE_GRACE)

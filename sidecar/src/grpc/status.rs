@@ -34,6 +34,7 @@ pub fn code(kind: ErrorKind) -> Code {
         }
         ErrorKind::DeadlineExceeded => Code::DeadlineExceeded,
         ErrorKind::Draining | ErrorKind::ModelNotReady | ErrorKind::WorkerLost => Code::Unavailable,
+        ErrorKind::Unauthenticated => Code::Unauthenticated,
         ErrorKind::InvalidationOff => Code::PermissionDenied,
         ErrorKind::NotFinite | ErrorKind::Inference | ErrorKind::NotDurable => Code::Internal,
     }

@@ -5,7 +5,7 @@
 //! ```
 //! A caller who sends faster than it is answered is not read from: HTTP/2 holds it up.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -13,7 +13,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::{Request, Status, Streaming, metadata::MetadataMap};
 
 use super::{convert, embedding_service::Embeddings, status};
 use crate::{
@@ -51,6 +51,7 @@ type Done = Result<(u64, Result<Outcome, Error>), JoinError>;
 /// One stream.
 struct Exchange {
     embeddings: Embeddings,
+    headers: Arc<MetadataMap>,
     messages: Streaming<EmbedStreamRequest>,
     answers: mpsc::Sender<Result<EmbedStreamResponse, Status>>,
     calls: JoinSet<(u64, Result<Outcome, Error>)>,
@@ -63,13 +64,16 @@ struct Exchange {
 /// Answers the messages of a stream, until its client ends it or goes, or the server stops.
 pub(super) fn answer(
     embeddings: Embeddings,
-    messages: Streaming<EmbedStreamRequest>,
+    request: Request<Streaming<EmbedStreamRequest>>,
     deadline: Option<Instant>,
 ) -> Answers {
     let (answers, receiver) = mpsc::channel(ANSWERS);
     let stopped = embeddings.stopped.clone();
+    let (headers, _, messages) = request.into_parts();
+    let headers = Arc::new(headers);
     let (calls, ids) = (JoinSet::new(), HashSet::new());
-    let exchange = Exchange { embeddings, messages, answers, calls, ids, deadline, stopped };
+    let exchange =
+        Exchange { embeddings, headers, messages, answers, calls, ids, deadline, stopped };
     // It ends with its client: then nothing can be sent to it any more. Calls under way end with it.
     tokio::spawn(exchange.run());
     ReceiverStream::new(receiver)
@@ -139,10 +143,11 @@ impl Exchange {
             self.calls.spawn(std::future::ready((id, Err(error))));
             return;
         }
-        let embeddings = self.embeddings.clone();
+        let (embeddings, headers) = (self.embeddings.clone(), Arc::clone(&self.headers));
         let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let timeout = left.unwrap_or(BATCH_LIMIT).min(BATCH_LIMIT);
-        self.calls.spawn(async move { (id, batch(&embeddings, request, timeout).await) });
+        self.calls
+            .spawn(async move { (id, batch(&embeddings, request, (timeout, &headers)).await) });
     }
 
     /// Whether there is still somebody to send to.
@@ -168,13 +173,14 @@ impl Exchange {
 async fn batch(
     embeddings: &Embeddings,
     request: Option<EmbedRequest>,
-    timeout: Duration,
+    (timeout, headers): (Duration, &MetadataMap),
 ) -> Result<Outcome, Error> {
     let request = request.ok_or_else(|| {
         let sentence = "request: is missing; a message has an id and a request";
         Error::new(ErrorKind::Malformed, sentence).about("request", "")
     })?;
-    embeddings.embed_within(request, timeout).await.map(Outcome::Response)
+    let of = ("EmbedStream", headers);
+    embeddings.embed_within(request, timeout, of).await.map(Outcome::Response)
 }
 
 fn going_away() -> Status {

@@ -8,6 +8,7 @@ use crate::{
     input::Request,
     pb::server::EmbedRequest,
     served::ServedModel,
+    trace::Trace,
 };
 
 pub(super) use items::items;
@@ -27,6 +28,7 @@ pub(super) fn request(model: &ServedModel, message: EmbedRequest) -> Result<Requ
         expect_space_id: filled(message.expect_space_id),
         wishes,
         timeout: None,
+        trace: Trace::default(),
     })
 }
 

@@ -24,6 +24,10 @@ pub struct Settings {
     drain_wait_ms: u64,
     max_connection_age_ms: u64,
     instance: String,
+    tls_cert: Option<PathBuf>,
+    tls_client_ca: Option<PathBuf>,
+    token_file: Option<PathBuf>,
+    socket: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -55,6 +59,10 @@ impl Settings {
             drain_wait_ms: ms(config.drain_wait).unwrap_or(u64::MAX),
             max_connection_age_ms: ms(config.max_connection_age).unwrap_or(u64::MAX),
             instance: config.instance.clone(),
+            tls_cert: config.endpoint.tls_cert.clone(),
+            tls_client_ca: config.endpoint.tls_client_ca.clone(),
+            token_file: config.endpoint.token_file.clone(),
+            socket: config.endpoint.socket.clone(),
         }
     }
 }

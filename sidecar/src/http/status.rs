@@ -1,8 +1,8 @@
 //! `/status`: what the process serves and how it is, as JSON. The operator and people read it.
 
 use embark_crds::contract::report::{
-    CacheReport, CostReport, DiskReport, DiskState, MemoryReport, ModelReport, QueueReport,
-    RecentReport, Report,
+    CacheReport, CostReport, DiskReport, DiskState, EndpointReport, MemoryReport, ModelReport,
+    QueueReport, RecentReport, Report,
 };
 
 use super::Admin;
@@ -21,6 +21,11 @@ pub(super) fn report(admin: &Admin) -> Report {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ready: readiness.is_ok(),
         message: readiness.err().unwrap_or_default(),
+        endpoint: EndpointReport {
+            tls: admin.secrets.has_tls(),
+            token: admin.secrets.has_token(),
+            message: admin.secrets.trouble(),
+        },
         models: admin.models.iter().map(|model| of_model(model)).collect(),
     }
 }

@@ -14,8 +14,29 @@ use super::{
 /// What is said of an input that is not served yet.
 pub(super) const OTHER_INPUT: &str = "is not supported yet; supported: text, tensor";
 
-/// Every part of the contract that this sidecar does not serve yet; empty: it serves all of it.
-pub fn unsupported(contract: &Contract) -> Vec<Refusal> {
+/// How the process lets callers in, which a model may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offered {
+    /// A certificate.
+    pub tls: bool,
+    /// Authorities of clients' certificates.
+    pub client_ca: bool,
+    /// Tokens.
+    pub token: bool,
+}
+
+// === impl Offered ===
+
+impl Offered {
+    /// Whatever a model may ask for: for who is not the server.
+    pub const ALL: Self = Offered { tls: true, client_ca: true, token: true };
+}
+
+// === free functions ===
+
+/// Every part of the contract that this sidecar does not serve yet, or this process does not offer; empty: it serves all
+/// of it.
+pub fn unsupported(contract: &Contract, offered: Offered) -> Vec<Refusal> {
     let mut refusals = unsupported_artifacts(&contract.serving);
     let mut refuse = |asked: bool, field: &str, sentence: &str| {
         if asked {
@@ -41,7 +62,21 @@ pub fn unsupported(contract: &Contract) -> Vec<Refusal> {
         Input::Categorical(_) => refuse(true, "spec.input.categorical", OTHER_INPUT),
     }
     refuse(!serving.self_test.is_empty(), "spec.selfTest", "is not supported yet; leave it out");
-    refuse(serving.endpoint.is_some(), "spec.endpoint", "is not supported yet; leave it out");
+    if let Some(asked) = &serving.endpoint {
+        let lacks = "is asked for, and the server has none; give it";
+        for (asked, offered, field, argument) in [
+            (asked.tls, offered.tls, "spec.endpoint.tls", "--tls-cert and --tls-key"),
+            (
+                asked.client_ca,
+                offered.client_ca,
+                "spec.endpoint.tls.clientCARef",
+                "--tls-client-ca",
+            ),
+            (asked.token, offered.token, "spec.endpoint.tokenSecretRef", "--token-file"),
+        ] {
+            refuse(asked && !offered, field, &format!("{lacks} {argument}"));
+        }
+    }
 
     let policy = &contract.policy;
     let only_zero = "is not supported yet; supported: 0s";

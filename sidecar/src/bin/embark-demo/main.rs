@@ -13,7 +13,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
-use embark_sidecar::grpc::client::{Client, Embedded, Options};
+use embark_sidecar::{
+    args::Address,
+    grpc::client::{Client, Embedded, Options},
+};
 use tokio::time::Instant;
 
 use report::{Batch, Report};
@@ -88,7 +91,8 @@ fn sentences(examples: &Path) -> Result<Vec<String>> {
 
 /// Embeds a batch and notes what it took.
 async fn embed(server: &Server, sentences: &[String]) -> Result<Batch> {
-    let mut client = Client::connect(&server.grpc).await?;
+    let mut client =
+        Client::connect(&Address { address: server.grpc.clone(), ..Address::default() }).await?;
     let most = client.describe(MODEL).await?.max_items;
     let options = Options { model: MODEL.to_owned(), ..Options::default() };
     let started = Instant::now();

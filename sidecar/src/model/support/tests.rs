@@ -7,7 +7,7 @@ use super::*;
 use crate::model::test_support::{TINY_TOKENIZER, builtin, text, tiny};
 
 fn fields(contract: &Contract) -> Vec<String> {
-    unsupported(contract).into_iter().map(|refusal| refusal.field).collect()
+    unsupported(contract, Offered::ALL).into_iter().map(|refusal| refusal.field).collect()
 }
 
 /// The fields refused after one change of the defaults.
@@ -19,7 +19,7 @@ fn after(change: impl FnOnce(&mut Contract)) -> Vec<String> {
 
 #[test]
 fn defaults_are_supported() {
-    assert_eq!(unsupported(&tiny()), []);
+    assert_eq!(unsupported(&tiny(), Offered::ALL), []);
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn a_tensor_of_floats_is_supported_and_others_are_refused_by_name() {
     let refused = |dtype| {
         let mut contract = tiny();
         contract.serving.input = Input::Tensor(TensorInput { shape: vec![13], dtype });
-        unsupported(&contract).iter().map(ToString::to_string).collect::<Vec<_>>()
+        unsupported(&contract, Offered::ALL).iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     assert_eq!(refused(TensorDtype::Float32), [""; 0]);
     let others = [
@@ -101,7 +101,7 @@ fn sources_that_cannot_be_fetched_from_are_refused_by_name() {
     assert_eq!(refused, expected);
     let mut contract = tiny();
     contract.serving.model.location = bucket();
-    let sentence = unsupported(&contract)[0].to_string();
+    let sentence = unsupported(&contract, Offered::ALL)[0].to_string();
     let supported = "is not supported yet; supported: builtin, file, http, https";
     assert_eq!(sentence, format!("spec.model.source.uri: scheme \"s3\" {supported}"));
 }
@@ -112,9 +112,30 @@ fn every_refusal_comes_at_once() {
     let input = || SelfTestInput::Text("a".to_owned());
     let expected = SelfTestExpected::SimilarTo(input());
     contract.serving.self_test = vec![SelfTest { input: input(), expected, min_cosine: 0.8 }];
-    contract.serving.endpoint = Some(Endpoint { tls: true, client_ca: false, token: false });
     contract.policy.negative_ttl = Duration::from_secs(1);
-    assert_eq!(fields(&contract), ["spec.selfTest", "spec.endpoint", "spec.cache.negativeTTL"]);
-    let sentences: Vec<String> = unsupported(&contract).iter().map(ToString::to_string).collect();
-    assert_eq!(sentences[2], "spec.cache.negativeTTL: is not supported yet; supported: 0s");
+    assert_eq!(fields(&contract), ["spec.selfTest", "spec.cache.negativeTTL"]);
+    let sentences: Vec<String> =
+        unsupported(&contract, Offered::ALL).iter().map(ToString::to_string).collect();
+    assert_eq!(sentences[1], "spec.cache.negativeTTL: is not supported yet; supported: 0s");
+}
+
+#[test]
+fn what_lets_callers_in_is_asked_for_by_the_model_and_offered_by_the_process() {
+    let mut contract = tiny();
+    contract.serving.endpoint = Some(Endpoint { tls: true, client_ca: true, token: true });
+    assert_eq!(unsupported(&contract, Offered::ALL), []);
+    let nothing = Offered { tls: false, client_ca: false, token: false };
+    let sentences: Vec<String> =
+        unsupported(&contract, nothing).iter().map(ToString::to_string).collect();
+    let lacks = "is asked for, and the server has none; give it";
+    assert_eq!(
+        sentences,
+        [
+            format!("spec.endpoint.tls: {lacks} --tls-cert and --tls-key"),
+            format!("spec.endpoint.tls.clientCARef: {lacks} --tls-client-ca"),
+            format!("spec.endpoint.tokenSecretRef: {lacks} --token-file"),
+        ]
+    );
+    contract.serving.endpoint = None;
+    assert_eq!(unsupported(&contract, nothing), []);
 }

@@ -1,0 +1,228 @@
+//! Traces: where a call's time went, as OpenTelemetry has it. A call goes on with its client's trace (W3C `traceparent`), and
+//! each of its stages becomes a span when it is over: its time is known then, and nothing is kept open across threads.
+//! Where nobody traces, or a trace is not sampled, there is nothing to be made and nothing to be kept.
+
+mod export;
+
+use std::{ops::Deref, sync::Arc, time::Duration};
+
+use http::HeaderMap;
+use opentelemetry::{
+    Context, KeyValue,
+    propagation::{Extractor, TextMapPropagator as _},
+    time::now,
+    trace::{Link, Span as _, SpanContext, SpanKind, Status, TraceContextExt as _, Tracer as _},
+};
+use opentelemetry_sdk::{propagation::TraceContextPropagator, trace::SdkTracer};
+
+pub use export::{Export, NoTraces};
+
+/// The most other calls that a run's span links to.
+const MOST_LINKS: usize = 32;
+
+/// Begins the traces of calls.
+#[derive(Clone, Debug, Default)]
+pub struct Tracer(Option<SdkTracer>);
+
+/// The trace of one call. Clones are of the same, and may outlive it.
+#[derive(Clone, Debug, Default)]
+pub struct Trace(Option<Arc<Call>>);
+
+/// The trace of a call that is not answered yet: it ends with it, whether it is answered or given up.
+#[derive(Debug)]
+pub struct Begun(Trace);
+
+#[derive(Debug)]
+struct Call {
+    tracer: SdkTracer,
+    context: Context,
+}
+
+/// A part of a call that is over.
+#[derive(Clone, Copy, Debug)]
+pub struct Stage {
+    /// Its name.
+    pub name: &'static str,
+    /// How long it took, until now.
+    pub took: Duration,
+    /// Items that it was about.
+    pub items: usize,
+}
+
+/// A row of a run that is over.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    /// The call that it is of.
+    pub trace: &'a Trace,
+    /// How long it waited for the run.
+    pub queued: Duration,
+}
+
+/// Headers, to read a trace's state from.
+struct Headers<'a>(&'a HeaderMap);
+
+// === impl Tracer ===
+
+impl Tracer {
+    /// Begins the trace of a call of a method, such as `Embed` of `embark.v1.EmbeddingService`.
+    pub fn begin(
+        &self,
+        (service, method): (&'static str, &'static str),
+        headers: &HeaderMap,
+    ) -> Begun {
+        let Some(tracer) = &self.0 else { return Begun(Trace(None)) };
+        let parent = TraceContextPropagator::new().extract(&Headers(headers));
+        let about = [("rpc.system", "grpc"), ("rpc.service", service), ("rpc.method", method)];
+        let span = tracer
+            .span_builder(format!("{service}/{method}"))
+            .with_kind(SpanKind::Server)
+            .with_attributes(about.map(|(name, value)| KeyValue::new(name, value)))
+            .start_with_context(tracer, &parent);
+        if !span.span_context().is_sampled() {
+            return Begun(Trace(None));
+        }
+        let context = parent.with_span(span);
+        Begun(Trace(Some(Arc::new(Call { tracer: tracer.clone(), context }))))
+    }
+}
+
+// === impl Trace ===
+
+impl Trace {
+    /// Whether anything of it is kept.
+    pub fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Says what the call is about.
+    pub fn describe(&self, model: &str, items: usize) {
+        let Some(call) = &self.0 else { return };
+        let span = call.context.span();
+        span.set_attribute(KeyValue::new("embark.model", model.to_owned()));
+        span.set_attribute(count("embark.items", items));
+    }
+
+    /// Says how many of its items were answered from the cache.
+    pub fn hits(&self, hits: usize) {
+        if let Some(call) = &self.0 {
+            call.context.span().set_attribute(count("embark.hits", hits));
+        }
+    }
+
+    /// Adds a stage that has just ended.
+    pub fn stage(&self, stage: Stage) {
+        if let Some(call) = &self.0 {
+            call.add(stage, Vec::new());
+        }
+    }
+
+    /// Adds a run of rows that has just ended, and what was waited for it, to every call that has rows in it. Each links to
+    /// the others.
+    pub fn run<'a>(rows: impl Iterator<Item = Row<'a>>, all: usize, took: Duration) {
+        let mut calls: Vec<(&Arc<Call>, usize, Duration)> = Vec::new();
+        for row in rows {
+            let Some(call) = &row.trace.0 else { continue };
+            match calls.iter_mut().find(|(known, ..)| Arc::ptr_eq(known, call)) {
+                Some((_, rows, longest)) => {
+                    (*rows, *longest) = (*rows + 1, row.queued.max(*longest))
+                }
+                None => calls.push((call, 1, row.queued)),
+            }
+        }
+        for (at, (call, items, queued)) in calls.iter().enumerate() {
+            let others = calls.iter().enumerate().filter(|(other, _)| *other != at);
+            let links = others.map(|(_, (other, ..))| other.link()).take(MOST_LINKS).collect();
+            let (items, queued) = (*items, *queued);
+            call.add_before(Stage { name: "queue", took: queued, items }, took);
+            let mut run = call.add(Stage { name: "inference", took, items }, links);
+            run.set_attribute(count("embark.batch.items", all));
+            run.end();
+        }
+    }
+}
+
+// === impl Begun ===
+
+impl Begun {
+    /// Ends it with the code that the call is answered with, and the sentence of one that fails.
+    pub fn end(self, code: i32, failure: Option<&str>) {
+        let Some(call) = &self.0.0 else { return };
+        let span = call.context.span();
+        span.set_attribute(KeyValue::new("rpc.grpc.status_code", i64::from(code)));
+        if let Some(sentence) = failure {
+            span.set_status(Status::error(sentence.to_owned()));
+        }
+    }
+}
+
+impl Deref for Begun {
+    type Target = Trace;
+
+    fn deref(&self) -> &Trace {
+        &self.0
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        if let Some(call) = &self.0.0 {
+            call.context.span().end();
+        }
+    }
+}
+
+// === impl Call ===
+
+impl Call {
+    /// A span that has just ended; it is sent when it is dropped.
+    fn add(&self, stage: Stage, links: Vec<Link>) -> opentelemetry_sdk::trace::Span {
+        self.span(stage, links, Duration::ZERO)
+    }
+
+    /// A span that ended so long ago.
+    fn add_before(&self, stage: Stage, ago: Duration) {
+        let ended = now().checked_sub(ago);
+        let mut span = self.span(stage, Vec::new(), ago);
+        if let Some(ended) = ended {
+            span.end_with_timestamp(ended);
+        }
+    }
+
+    fn span(
+        &self,
+        Stage { name, took, items }: Stage,
+        links: Vec<Link>,
+        ago: Duration,
+    ) -> opentelemetry_sdk::trace::Span {
+        let began = now().checked_sub(took + ago).unwrap_or_else(now);
+        self.tracer
+            .span_builder(name)
+            .with_start_time(began)
+            .with_attributes([count("embark.items", items)])
+            .with_links(links)
+            .start_with_context(&self.tracer, &self.context)
+    }
+
+    fn link(&self) -> Link {
+        let context: SpanContext = self.context.span().span_context().clone();
+        Link::new(context, Vec::new(), 0)
+    }
+}
+
+// === impl Headers ===
+
+impl Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).and_then(|value| value.to_str().ok())
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        Vec::new()
+    }
+}
+
+// === free functions ===
+
+fn count(name: &'static str, number: usize) -> KeyValue {
+    KeyValue::new(name, i64::try_from(number).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,211 @@
+//! Traces: a call's stages, as a collector hears of them.
+
+use std::{collections::BTreeSet, ffi::OsString, sync::Arc};
+
+use embark_sidecar::pb::client::EmbedStreamRequest;
+use embark_tests::{
+    Manifest, Sidecar,
+    sidecar::{Options, request, until},
+};
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::{
+        ExportTraceServiceRequest, ExportTraceServiceResponse,
+        trace_service_server::{TraceService, TraceServiceServer},
+    },
+    common::v1::any_value::Value,
+    trace::v1::{Span, span::SpanKind},
+};
+use parking_lot::Mutex;
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status, transport::Server};
+
+/// What a collector was sent.
+#[derive(Clone, Default)]
+struct Collector {
+    spans: Arc<Mutex<Vec<Span>>>,
+    services: Arc<Mutex<BTreeSet<String>>>,
+}
+
+// === impl Collector ===
+
+impl Collector {
+    /// Listens, and says where.
+    async fn start() -> (Self, String) {
+        let collector = Collector::default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let service = TraceServiceServer::new(collector.clone());
+        let serving = Server::builder().add_service(service);
+        tokio::spawn(serving.serve_with_incoming(TcpListenerStream::new(listener)));
+        (collector, address)
+    }
+
+    /// The spans of a trace so far.
+    fn of(&self, trace: u128) -> Vec<Span> {
+        let spans = self.spans.lock();
+        spans.iter().filter(|span| span.trace_id == trace.to_be_bytes()).cloned().collect()
+    }
+
+    /// Waits until a trace has these spans.
+    async fn wait_for(&self, trace: u128, names: &[&str]) -> Vec<Span> {
+        until(&format!("there are {names:?}"), async || {
+            let spans = self.of(trace);
+            names.iter().all(|name| spans.iter().any(|span| span.name == *name))
+        })
+        .await;
+        self.of(trace)
+    }
+}
+
+#[tonic::async_trait]
+impl TraceService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        for resource in request.into_inner().resource_spans {
+            for attribute in resource.resource.into_iter().flat_map(|resource| resource.attributes)
+            {
+                if let Some(Value::StringValue(value)) =
+                    attribute.value.and_then(|value| value.value)
+                {
+                    self.services.lock().insert(format!("{}={value}", attribute.key));
+                }
+            }
+            let spans = resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
+            self.spans.lock().extend(spans);
+        }
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+/// A sidecar whose traces go there, without delay.
+async fn serve(folder: &std::path::Path, manifest: &Manifest, collector: &str) -> Sidecar {
+    let mut options = Options::new(folder, manifest);
+    let endpoint = format!("OTEL_EXPORTER_OTLP_ENDPOINT={collector}");
+    options.wrapper = ["env", &endpoint, "OTEL_BSP_SCHEDULE_DELAY=50"].map(OsString::from).to_vec();
+    Sidecar::start(&options).await
+}
+
+/// A client's span: its trace, and that it is the third span of it.
+fn traceparent<T>(message: T, trace: u128, flags: &str) -> Request<T> {
+    let mut request = Request::new(message);
+    let header = format!("00-{trace:032x}-{:016x}-{flags}", 3);
+    request.metadata_mut().insert("traceparent", header.parse().unwrap());
+    request
+}
+
+fn number(span: &Span, key: &str) -> Option<i64> {
+    let attribute = span.attributes.iter().find(|attribute| attribute.key == key)?;
+    match attribute.value.as_ref()?.value.as_ref()? {
+        Value::IntValue(value) => Some(*value),
+        _ => None,
+    }
+}
+
+fn named<'a>(spans: &'a [Span], name: &str) -> &'a Span {
+    spans.iter().find(|span| span.name == name).unwrap()
+}
+
+const EMBED: &str = "embark.v1.EmbeddingService/Embed";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callers_trace_goes_on_through_the_queue() {
+    let (collector, address) = Collector::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let sidecar = serve(folder.path(), &Manifest::tiny("tiny"), &address).await;
+    let mut client = sidecar.embeddings().await;
+    client.embed(traceparent(request(&["a", "b"]), 7, "01")).await.unwrap();
+    let stages = ["disk", "prepare", "queue", "inference"];
+    let spans = collector.wait_for(7, &[&[EMBED], &stages[..]].concat()).await;
+    let call = named(&spans, EMBED);
+    assert_eq!(call.parent_span_id, 3_u64.to_be_bytes());
+    assert_eq!(call.kind(), SpanKind::Server);
+    assert_eq!((number(call, "embark.items"), number(call, "embark.hits")), (Some(2), Some(0)));
+    assert_eq!(number(call, "rpc.grpc.status_code"), Some(0));
+    for stage in stages {
+        let span = named(&spans, stage);
+        assert_eq!(span.parent_span_id, call.span_id, "{stage}");
+        assert!(span.start_time_unix_nano <= span.end_time_unix_nano, "{stage}");
+        assert!(span.start_time_unix_nano >= call.start_time_unix_nano, "{stage} began before");
+    }
+    let (queue, run) = (named(&spans, "queue"), named(&spans, "inference"));
+    assert!(queue.end_time_unix_nano <= run.start_time_unix_nano + 1_000_000);
+
+    client.embed(traceparent(request(&["a", "b"]), 8, "01")).await.unwrap();
+    let spans = collector.wait_for(8, &[EMBED]).await;
+    assert_eq!((number(&spans[0], "embark.hits"), spans.len()), (Some(2), 1));
+    client.embed(traceparent(request(&[""]), 9, "01")).await.unwrap_err();
+    let spans = collector.wait_for(9, &[EMBED]).await;
+    assert_eq!(number(&spans[0], "rpc.grpc.status_code"), Some(3), "INVALID_ARGUMENT");
+    assert!(spans[0].status.as_ref().unwrap().message.contains("items[0]"));
+
+    // Who does not sample is not sampled; and a stream's batches are calls of their own.
+    client.embed(traceparent(request(&["c"]), 10, "00")).await.unwrap();
+    let batch = EmbedStreamRequest { id: 1, request: Some(request(&["d"])) };
+    let stream = tokio_stream::iter([batch]);
+    let mut answers =
+        client.embed_stream(traceparent(stream, 11, "01")).await.unwrap().into_inner();
+    assert!(answers.message().await.unwrap().is_some());
+    collector.wait_for(11, &["embark.v1.EmbeddingService/EmbedStream", "inference"]).await;
+    assert_eq!(collector.of(10), []);
+    assert!(collector.services.lock().contains("service.name=embark-sidecar"));
+    sidecar.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_share_a_run_link_to_each_other() {
+    let (collector, address) = Collector::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = Manifest::tiny("tiny").with("/spec/batching/maxDelay", "300ms");
+    let sidecar = serve(folder.path(), &manifest, &address).await;
+    let linked = async |round: u128| {
+        let mut calls = JoinSet::new();
+        for trace in [round, round + 1] {
+            let mut client = sidecar.embeddings().await;
+            let asked = traceparent(request(&[&format!("text {trace}")]), trace, "01");
+            calls.spawn(async move { drop(client.embed(asked).await.unwrap()) });
+        }
+        calls.join_all().await;
+        let spans = collector.wait_for(round, &["inference"]).await;
+        let run = named(&spans, "inference").clone();
+        number(&run, "embark.batch.items") == Some(2)
+            && run.links.iter().any(|link| link.trace_id == (round + 1).to_be_bytes())
+    };
+    // On a busy machine one may come too late for the other's run.
+    let mut round = 100;
+    until("two calls share a run", async || {
+        round += 2;
+        linked(round).await
+    })
+    .await;
+    sidecar.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_is_away_costs_traces_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let sidecar = serve(folder.path(), &Manifest::tiny("tiny"), "http://127.0.0.1:9").await;
+    sidecar.embed(&["a"]).await;
+    sidecar.wait_for_line_with("traces cannot be sent, and are lost until they can").await;
+    assert!(sidecar.metric("embark_trace_export_failures_total", &[]).await > 0.5);
+    assert_eq!(sidecar.embed(&["a"]).await.len(), 1);
+    sidecar.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_protocol_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = Options::new(folder.path(), &Manifest::tiny("tiny"));
+    options.wrapper = [
+        "env",
+        "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318",
+        "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
+    ]
+    .map(OsString::from)
+    .to_vec();
+    let ended = Sidecar::fail(&options).await;
+    let said = "OTEL_EXPORTER_OTLP_PROTOCOL: \"http/protobuf\" is not supported; it must be grpc";
+    assert!(ended.code() == 2 && ended.log.contains(said), "{}", ended.log);
+}
