@@ -1,8 +1,8 @@
 //! The sidecar: embeddings over gRPC, computed by tract, remembered by sled.
 //!
 //! ```text
-//! grpc ──► embedder ──► cache (memory, disk)      served: the models and how far each one is
-//!             └──► flight ──► cpu_pool ──► batch ──► model::engine
+//! listen ──► grpc ──► embedder ──► cache (memory, disk)      served: the models and how far each one is
+//!                        └──► flight ──► cpu_pool ──► batch ──► model::engine
 //! app builds all of it from config, and takes it down; http is the admin port; cli the commands for people
 //! ```
 

@@ -13,7 +13,8 @@ use std::{
 use embark_tests::{documents, programs};
 
 /// Documents with commands.
-const DOCUMENTS: [&str; 3] = ["README.md", "docs/requests.md", "examples/clients/README.md"];
+const DOCUMENTS: [&str; 4] =
+    ["README.md", "docs/requests.md", "docs/operations.md", "examples/clients/README.md"];
 /// Commands that are not run here, and what runs them.
 const ELSEWHERE: [(&str, &str); 4] = [
     ("cargo demo", "tests/run has a stage for it"),

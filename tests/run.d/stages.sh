@@ -44,7 +44,7 @@ stage_packages() {
     # command:package
     for pair in cc:gcc git:git shellcheck:shellcheck mkfs.ext4:e2fsprogs mount:mount setpriv:util-linux prlimit:util-linux \
         ip:iproute2 curl:curl strip:binutils busybox:busybox-static containerd:containerd runc:runc nft:nftables \
-        conntrack:conntrack; do
+        conntrack:conntrack openssl:openssl; do
         command -v "${pair%%:*}" >/dev/null || packages+=("${pair#*:}")
     done
     [[ -e /usr/lib/cni/ptp ]] || packages+=(containernetworking-plugins)

@@ -158,7 +158,8 @@ async fn a_callers_trace_goes_on_through_the_queue() {
 async fn calls_that_share_a_run_link_to_each_other() {
     let (collector, address) = Collector::start().await;
     let folder = tempfile::tempdir().unwrap();
-    let manifest = Manifest::tiny("tiny").with("/spec/batching/maxDelay", "300ms");
+    let manifest = Manifest::tiny("tiny")
+        .with("/spec/batching", serde_json::json!({"maxDelay": "300ms", "maxDuration": "1s"}));
     let sidecar = serve(folder.path(), &manifest, &address).await;
     let linked = async |round: u128| {
         let mut calls = JoinSet::new();
