@@ -35,6 +35,8 @@ const TEXT_REASONS: [&str; 6] =
 pub struct Client {
     channel: Door,
     service: EmbeddingServiceClient<Door>,
+    /// Whether it is encrypted.
+    is_tls: bool,
     /// HOST:PORT or a path, for sentences.
     address: String,
 }
@@ -147,11 +149,12 @@ impl Client {
         if has_reason(status) || (is_of_server(status) && known.contains(&status.code())) {
             return sentence(status);
         }
-        if let Some(why) = tls_trouble(status) {
-            return CallFailed(format!(
-                "the server at {} ends the connection: {why}",
-                self.address
-            ));
+        if self.is_tls {
+            // By TLS 1.3 a client learns only now that its certificate was missed, if the server's word of it came through.
+            let why = tls_trouble(status)
+                .unwrap_or_else(|| "it may want a certificate (--tls-cert)".to_owned());
+            let address = &self.address;
+            return CallFailed(format!("the server at {address} ended the connection: {why}"));
         }
         CallFailed(format!(
             "what answers at {} is no embark server; --address is that of its gRPC, by default port {GRPC_PORT}, not of its admin port; a server with TLS wants https://",

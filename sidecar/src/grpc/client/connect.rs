@@ -77,6 +77,7 @@ impl Client {
         access: &Access,
     ) -> Result<Self, CallFailed> {
         let bearer = bearer(access)?;
+        let is_tls = endpoint.uri().scheme_str() == Some("https");
         let channel = endpoint.connect().await.map_err(|error| {
             let sentence = match tls_trouble(&error) {
                 Some(why) => format!("no TLS with what answers at {address}: {why}"),
@@ -87,7 +88,7 @@ impl Client {
         let channel = InterceptedService::new(channel, bearer);
         let service = EmbeddingServiceClient::new(channel.clone());
         let service = service.max_decoding_message_size(REPLY_BYTES);
-        Ok(Client { channel, service, address })
+        Ok(Client { channel, service, is_tls, address })
     }
 }
 
