@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub mod documents;
+pub mod held;
 pub mod image;
 pub mod manifest;
 pub mod mount;
@@ -14,6 +15,7 @@ pub mod refusal;
 pub mod release;
 pub mod sidecar;
 
+pub use held::Held;
 pub use manifest::Manifest;
 pub use mount::Mount;
 pub use random::Random;
