@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use embark_tests::{
     Held, Manifest, Sidecar, refusal,
-    sidecar::{request, until},
+    sidecar::{pass, request, until},
 };
 use tonic::{Code, Request};
 
 use super::serve;
+
+/// Rows that the queue has room for, and that are asked for by who does not wait for them.
+const ROWS: u32 = 24;
 
 async fn rows(sidecar: &Sidecar) -> f64 {
     sidecar.metric("embark_batch_items_sum", &[]).await
@@ -18,35 +21,51 @@ async fn cancelled(sidecar: &Sidecar) -> f64 {
     sidecar.metric("embark_cancelled_before_compute_total", &[]).await
 }
 
-async fn until_under_way(sidecar: &Sidecar, flights: u32) {
-    until("others have gone", async || {
-        (sidecar.metric("embark_flights", &[]).await - f64::from(flights)).abs() < 0.5
+fn texts() -> Vec<String> {
+    (0..ROWS).map(|n| format!("text {n}")).collect()
+}
+
+async fn serve_with_room() -> (tempfile::TempDir, Sidecar) {
+    let manifest = Manifest::tiny("tiny")
+        .with("/spec/batching/maxItems", ROWS)
+        .with("/spec/batching/queue/maxItems", ROWS);
+    serve(manifest).await
+}
+
+/// The next caller finds a place, for those before it gave theirs up, and the only row that is computed is its own.
+async fn assert_computes_the_next_alone(sidecar: &Sidecar, held: Held) {
+    let before = (rows(sidecar).await, cancelled(sidecar).await);
+    let next = tokio::spawn({
+        let mut client = sidecar.embeddings().await;
+        async move {
+            loop {
+                match client.embed(request(&["the next"])).await {
+                    Ok(reply) => return reply.into_inner().results.remove(0),
+                    // As long as the server has not heard that the others have gone.
+                    Err(full) => {
+                        refusal::metadata(&full, Code::ResourceExhausted, "QUEUE_FULL");
+                    }
+                }
+                pass(Duration::from_millis(20)).await;
+            }
+        }
+    });
+    until("those who have gone give up their places", async || {
+        (cancelled(sidecar).await - before.1 - f64::from(ROWS)).abs() < 0.5
     })
     .await;
-}
-
-fn texts(count: usize) -> Vec<String> {
-    (0..count).map(|n| format!("text {n}")).collect()
-}
-
-/// So many rows are computed from here on, and so many are not, before the next caller's.
-async fn assert_computes_one(sidecar: &Sidecar, (before, dropped): (f64, f64)) {
-    assert!(sidecar.embed(&["the next"]).await[0].error.is_none());
-    let computed = rows(sidecar).await - before;
+    held.release().await;
+    assert!(next.await.unwrap().error.is_none());
+    let computed = rows(sidecar).await - before.0;
     assert!((computed - 1.0).abs() < 0.5, "{computed} rows were computed, and one was wanted");
-    until("those not computed are counted", async || {
-        (cancelled(sidecar).await - dropped).abs() < 0.5
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_whose_caller_cancelled_are_not_computed() {
-    let (_folder, sidecar) = serve(Manifest::tiny("tiny")).await;
-    let held = Held::workers(&sidecar).await;
-    let (before, texts) = (rows(&sidecar).await, texts(24));
+    let (_folder, sidecar) = serve_with_room().await;
+    let (held, texts) = (Held::workers(&sidecar).await, texts());
     let call = tokio::spawn({
-        let (mut client, texts) = (sidecar.embeddings().await, texts.clone());
+        let mut client = sidecar.embeddings().await;
         async move {
             let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
             client.embed(request(&texts)).await
@@ -54,17 +73,14 @@ async fn rows_whose_caller_cancelled_are_not_computed() {
     });
     until("they wait", async || sidecar.metric("embark_queue_items", &[]).await > 23.5).await;
     call.abort();
-    until_under_way(&sidecar, 0).await;
-    held.release().await;
-    assert_computes_one(&sidecar, (before, 24.0)).await;
+    assert_computes_the_next_alone(&sidecar, held).await;
     sidecar.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_whose_deadline_has_passed_are_not_computed_and_their_caller_is_told_in_time() {
-    let (_folder, sidecar) = serve(Manifest::tiny("tiny")).await;
-    let held = Held::workers(&sidecar).await;
-    let (before, texts) = (rows(&sidecar).await, texts(24));
+    let (_folder, sidecar) = serve_with_room().await;
+    let (held, texts) = (Held::workers(&sidecar).await, texts());
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let mut asked = Request::new(request(&texts));
     // Long, so that a busy machine too answers before the transports' timers end the call: nothing else ends it.
@@ -73,8 +89,6 @@ async fn rows_whose_deadline_has_passed_are_not_computed_and_their_caller_is_tol
     if refused.code() != Code::Cancelled {
         refusal::metadata(&refused, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
     }
-    until_under_way(&sidecar, 0).await;
-    held.release().await;
-    assert_computes_one(&sidecar, (before, 24.0)).await;
+    assert_computes_the_next_alone(&sidecar, held).await;
     sidecar.stop().await;
 }

@@ -206,7 +206,9 @@ fn wishing(request: EmbedRequest, random: &mut Random, reference: &Reference) ->
     let mut one_in = |count| random.below(count) == 0;
     let mut cache =
         CacheControl { no_cache: one_in(4), no_store: one_in(10), ..CacheControl::default() };
-    let (fails, defaults, is_bulk) = (one_in(12), one_in(12), one_in(3));
+    // Wishes that contradict each other are refused.
+    let (fails, defaults) = (one_in(12) && !cache.no_cache, one_in(12) && !cache.no_store);
+    let is_bulk = one_in(3);
     cache.only_if_cached = !cache.no_cache && one_in(10);
     let (omit_vectors, include_timings, is_cut) = (one_in(10), one_in(10), one_in(10));
     let (expects, has_budget, is_young) = (one_in(10), one_in(10), one_in(8));

@@ -96,7 +96,7 @@ impl<'a> Trouble<'a> {
         let mut caches = self.caches.clone();
         while Instant::now() < end {
             pass(FORGOTTEN_EVERY).await;
-            let all = random.below(3) == 0;
+            let all = random.below(10) == 0;
             let reference = &self.address.reference;
             let texts = (0..16).map(|_| reference.texts[reference.choose(&mut random)].as_str());
             let scope = match all {

@@ -1,6 +1,6 @@
 //! What a process uses of the machine.
 
-use std::{fmt, fs, time::Duration};
+use std::{collections::BTreeMap, fmt, fs, time::Duration};
 
 use embark_tests::{Sidecar, sidecar::pass};
 use tokio::{sync::watch, task::JoinHandle};
@@ -93,6 +93,21 @@ impl Seen {
 impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [first, last] = self.ends();
-        write!(f, "at most {first:?} in the first part, {last:?} in the last")
+        let tenths = self.0.chunks(self.0.len().div_ceil(10).max(1));
+        let memory: Vec<u64> = tenths.map(|part| Usage::most(part).memory >> 20).collect();
+        write!(f, "at most {first:?} in the first part, {last:?} in the last; MiB {memory:?}")
     }
+}
+
+// === free functions ===
+
+/// A process's threads by their names.
+pub(super) fn threads(sidecar: &Sidecar) -> BTreeMap<String, usize> {
+    let mut threads = BTreeMap::new();
+    for task in fs::read_dir(format!("/proc/{}/task", sidecar.id())).unwrap().flatten() {
+        // One may end meanwhile.
+        let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        *threads.entry(name.trim().to_owned()).or_default() += 1;
+    }
+    threads
 }
