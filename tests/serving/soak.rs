@@ -137,9 +137,13 @@ fn assert_met(tally: &Tally, sidecar: &Sidecar) {
     ] {
         assert!(tally.of(what) > 0, "never met {what}: {tally:?}");
     }
-    for said in
-        ["follows another cache policy", "attempt to divide by zero", "kept in memory alone"]
-    {
+    for said in [
+        "follows another cache policy",
+        "attempt to divide by zero",
+        "kept in memory alone",
+        "No space left on device",
+        "Read-only file system",
+    ] {
         assert!(sidecar.log().contains(said), "the log never says {said:?}");
     }
 }

@@ -30,7 +30,7 @@ use super::{calls::Call, reference::Reference};
 /// Calls that are made on one connection.
 const CALLS: u64 = 100;
 /// The longest that a caller thinks, in milliseconds.
-const THINKS: u64 = 30;
+const THINKS: u64 = 60;
 /// Batches that are under way on a stream.
 const WINDOW: usize = 8;
 

@@ -127,17 +127,9 @@ impl<'a> Trouble<'a> {
         while Instant::now() + ROUND < end {
             fill_up(&hog);
             self.wait_for_disk("degraded").await;
-            // Refused as long as it has files open to write to them.
-            let mut is_read_only = false;
-            let began = Instant::now();
-            while !is_read_only && began.elapsed() < PATIENCE {
-                is_read_only = mount.remount("ro").is_ok();
-                pass(Duration::from_millis(50)).await;
-            }
-            if is_read_only {
-                pass(READ_ONLY_FOR).await;
-                mount.remount("rw").unwrap();
-            }
+            let read_only = mount.read_only();
+            pass(READ_ONLY_FOR).await;
+            drop(read_only);
             fs::remove_file(&hog).unwrap();
             self.wait_for_disk("healthy").await;
         }
