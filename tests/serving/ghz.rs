@@ -32,7 +32,9 @@ async fn ghz_meets_no_error_but_documented_sheds() {
     }
     ghz.args(["--data", REQUEST, sidecar.grpc()]);
     let limit = LIMIT + Duration::from_secs(60);
-    let ran = tokio::time::timeout(limit, programs::run(ghz, b"")).await.expect("it ends");
+    let Ok(ran) = tokio::time::timeout(limit, programs::run(ghz, b"")).await else {
+        panic!("it does not end: {}\n{}", sidecar.status().await, sidecar.log());
+    };
     assert_eq!(ran.code, 0, "{}{}", ran.output, ran.errors);
     let report: Value = serde_json::from_str(&ran.output).unwrap();
     let codes = report["statusCodeDistribution"].as_object().unwrap();
