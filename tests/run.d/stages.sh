@@ -6,6 +6,8 @@ set -euo pipefail
 readonly GRPCURL_VERSION=v1.9.4
 readonly CARGO_DENY_VERSION=0.20.2
 readonly GRPCURL_PACKAGE=github.com/fullstorydev/grpcurl
+readonly GHZ_VERSION=v0.121.0
+readonly GHZ_PACKAGE=github.com/bojand/ghz
 
 note() {
     printf '%s\n' "$*" | tee -a "$STAGE_NOTES"
@@ -80,11 +82,21 @@ stage_models() {
 }
 
 stage_grpcurl() {
-    command -v go >/dev/null || stop "go is not on the PATH: install Go"
-    if ! go version -m "$EMBARK_TEST_GRPCURL" 2>/dev/null | grep -qF "$GRPCURL_PACKAGE"$'\t'"$GRPCURL_VERSION"; then
-        GOBIN=$EMBARK_TEST_CACHE/bin CGO_ENABLED=0 go install "$GRPCURL_PACKAGE/cmd/grpcurl@$GRPCURL_VERSION"
-    fi
+    install_go_program "$EMBARK_TEST_GRPCURL" "$GRPCURL_PACKAGE" "$GRPCURL_VERSION"
     "$EMBARK_TEST_GRPCURL" -help >/dev/null
+}
+
+stage_ghz() {
+    install_go_program "$EMBARK_TEST_GHZ" "$GHZ_PACKAGE" "$GHZ_VERSION"
+    "$EMBARK_TEST_GHZ" --help >/dev/null
+}
+
+# install_go_program PROGRAM MODULE VERSION: its cmd folder of the program's name. Go checks what it downloads.
+install_go_program() {
+    local program=$1 module=$2 version=$3
+    command -v go >/dev/null || stop "go is not on the PATH: install Go"
+    go version -m "$program" 2>/dev/null | grep -qF "$module"$'\t'"$version" && return 0
+    GOBIN=$(dirname -- "$program") CGO_ENABLED=0 go install "$module/cmd/${program##*/}@$version"
 }
 
 stage_cargo-deny() {

@@ -3,6 +3,7 @@
 pub mod authority;
 pub mod cluster;
 pub mod documents;
+pub mod held;
 pub mod image;
 pub mod manifest;
 pub mod mount;
@@ -16,6 +17,7 @@ pub mod release;
 pub mod sidecar;
 
 pub use authority::Authority;
+pub use held::Held;
 pub use manifest::Manifest;
 pub use mount::Mount;
 pub use random::Random;

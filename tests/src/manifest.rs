@@ -9,7 +9,12 @@ use std::{
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::programs;
+use crate::{onnx::Poisonous, programs};
+
+/// A text that holds this word makes the runtime of a [`Manifest::poisonous`] model panic.
+pub const PANICS: &str = "panic";
+/// A text that holds this word has no vector of numbers there.
+pub const NOT_FINITE: &str = "infinity";
 
 /// The vendored tiny model's digest.
 pub const TINY_SHA256: &str = "e5e89d887c74dccfc8bd097e87879085dd8c120bdae86b3707fc69a4e3f4fe15";
@@ -17,6 +22,8 @@ pub const TINY_SHA256: &str = "e5e89d887c74dccfc8bd097e87879085dd8c120bdae86b370
 pub const TOKENIZER_SHA256: &str =
     "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037";
 
+/// The vendored tokenizer, from the repository's root.
+const TOKENIZER: &str = "examples/models/tiny-static-minilm/tokenizer.json";
 /// The vendored model of wines, from the repository's root.
 const WINE: &str = "examples/models/wine-pca8/model.onnx";
 
@@ -61,6 +68,29 @@ impl Manifest {
     pub fn wine(name: &str) -> Self {
         Manifest::of_tensors(name, &programs::root().join(WINE), (&[13], 8))
             .with("/spec/model/output/normalization", "None")
+    }
+
+    /// A text model that cannot bear [`PANICS`] and [`NOT_FINITE`]; its file is written into the folder. `dimensions` are a
+    /// vector's values, `hidden` is what a token costs.
+    pub fn poisonous(name: &str, folder: &Path, (dimensions, hidden): (i64, i64)) -> Self {
+        let tokenizer = fs::read(programs::root().join(TOKENIZER)).expect("it is vendored");
+        let tokenizer: Value = serde_json::from_slice(&tokenizer).expect("it is JSON");
+        let words = tokenizer["model"]["vocab"].as_object().expect("a vocabulary");
+        let id = |word: &str| words[word].as_i64().expect("an id");
+        let model = Poisonous {
+            vocabulary: i64::try_from(words.len()).expect("words are few"),
+            dimensions,
+            hidden,
+            panics: id(PANICS),
+            not_finite: id(NOT_FINITE),
+        };
+        let file = folder.join(format!("{name}.onnx"));
+        fs::write(&file, model.onnx()).expect("the folder is writable");
+        let source = json!({"uri": format!("file://{}", file.display()), "sha256": sha256(&file)});
+        Manifest::tiny(name)
+            .with("/spec/model/source", source)
+            .with("/spec/model/output/dimensions", dimensions)
+            .with("/spec/input/text/pooling", "Mean")
     }
 
     /// all-MiniLM-L6-v2 from the files that `tests/run` makes, by the output that is pooled inside of the model.

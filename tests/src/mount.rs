@@ -42,6 +42,14 @@ impl Mount {
         self.mount(&["-o", &format!("remount,{options}")])
     }
 
+    /// Makes it read-only for whoever opens its files from now on, until what is given is dropped. Unlike a remount it can be
+    /// had while files are open for writing; those stay as they are.
+    pub fn read_only(&self) -> Mount {
+        let cover = Mount::at(&self.0, &["--bind", &self.0.display().to_string()]);
+        cover.remount("bind,ro").expect("what is over it can be read-only");
+        cover
+    }
+
     fn at(path: &Path, arguments: &[&str]) -> Self {
         fs::create_dir_all(path).expect("a folder to mount on can be made");
         let mount = Mount(path.to_owned());

@@ -9,6 +9,9 @@ const FLOAT: i32 = 1;
 const INT64: i32 = 7;
 const COLUMNS: i64 = 4;
 
+/// Rows of a [`Poisonous`] model's table: ids that are equal modulo this have one vector.
+const SLOTS: i64 = 512;
+
 /// The layers of a [`Tower`]: what goes in, and what comes out of each.
 const WIDTHS: [usize; 4] = [13, 512, 512, 64];
 
@@ -16,6 +19,23 @@ const WIDTHS: [usize; 4] = [13, 512, 512, 64];
 /// between. Its weights are noise, the same for everyone.
 #[derive(Clone, Debug)]
 pub struct Tower(Vec<Layer>);
+
+/// A text model with two tokens that it cannot bear: `input_ids` and `attention_mask` [batch, sequence] → `vectors`
+/// [batch, sequence, dimensions], what a table holds for each id, through a hidden layer as wide. Its weights are noise,
+/// the same for everyone.
+#[derive(Clone, Copy, Debug)]
+pub struct Poisonous {
+    /// Ids that there are.
+    pub vocabulary: i64,
+    /// Values of a vector.
+    pub dimensions: i64,
+    /// Values of the hidden layer: what a token costs.
+    pub hidden: i64,
+    /// The id at which the runtime panics: it divides integers by zero.
+    pub panics: i64,
+    /// The id whose vector is not a number.
+    pub not_finite: i64,
+}
 
 /// One layer: a matrix [inputs, outputs], row-major, and a bias.
 #[derive(Clone, Debug)]
@@ -74,6 +94,8 @@ struct Tensor {
     data_type: i32,
     #[prost(float, repeated, tag = "4")]
     float_data: Vec<f32>,
+    #[prost(int64, repeated, tag = "7")]
+    int64_data: Vec<i64>,
     #[prost(string, tag = "8")]
     name: String,
 }
@@ -192,6 +214,52 @@ impl Default for Tower {
     }
 }
 
+// === impl Poisonous ===
+
+impl Poisonous {
+    /// The model as a file, opset 13.
+    pub fn onnx(self) -> Vec<u8> {
+        let mut random = Random::new(17);
+        let mut noise = |count: i64| -> Vec<f32> {
+            (0..count).map(|_| random.below(1 << 16) as f32 / 32_768.0 - 1.0).collect()
+        };
+        let mut table = noise(SLOTS * self.dimensions);
+        table.extend((0..self.dimensions).map(|_| f32::NAN));
+        let slot = |id| if id == self.not_finite { SLOTS } else { id % SLOTS };
+        let divisor = |id| i64::from(id != self.panics);
+        let [all, wide] = [&[self.vocabulary][..], &[self.dimensions, self.hidden]];
+        let constants = vec![
+            integers("slots", all, (0..self.vocabulary).map(slot).collect()),
+            integers("divisors", all, (0..self.vocabulary).map(divisor).collect()),
+            floats("table", &[SLOTS + 1, self.dimensions], &table),
+            floats("widen", wide, &noise(self.dimensions * self.hidden)),
+            floats(
+                "narrow",
+                &[self.hidden, self.dimensions],
+                &noise(self.hidden * self.dimensions),
+            ),
+        ];
+        let nodes = vec![
+            node("Gather", &["slots", "input_ids"], "dividend"),
+            node("Gather", &["divisors", "input_ids"], "divisor"),
+            node("Div", &["dividend", "divisor"], "slot"),
+            node("Gather", &["table", "slot"], "tokens"),
+            node("MatMul", &["tokens", "widen"], "wide"),
+            node("Relu", &["wide"], "hidden"),
+            node("MatMul", &["hidden", "narrow"], "vectors"),
+        ];
+        let dimensions = self.dimensions.to_string();
+        let graph = Graph {
+            node: nodes,
+            name: "poisonous".to_owned(),
+            initializer: constants,
+            input: text_ports(),
+            output: vec![port("vectors", FLOAT, &["batch", "sequence", &dimensions])],
+        };
+        encode(graph, 13)
+    }
+}
+
 // === free functions ===
 
 /// A text model: `input_ids` and `attention_mask` [batch, sequence] → `vectors` [batch, sequence, 4]: what a table of
@@ -199,7 +267,6 @@ impl Default for Tower {
 pub fn lookup(rows: i64, operator: &str) -> Vec<u8> {
     let values: Vec<f32> = (0..rows * COLUMNS).map(|place| 1.0 + (place % 7) as f32).collect();
     let table = floats("table", &[rows, COLUMNS], &values);
-    let dims = ["batch", "sequence"];
     let graph = Graph {
         node: vec![
             node("Gather", &["table", "input_ids"], "tokens"),
@@ -207,7 +274,7 @@ pub fn lookup(rows: i64, operator: &str) -> Vec<u8> {
         ],
         name: "lookup".to_owned(),
         initializer: vec![table],
-        input: vec![port("input_ids", INT64, &dims), port("attention_mask", INT64, &dims)],
+        input: text_ports(),
         output: vec![port("vectors", FLOAT, &["batch", "sequence", "4"])],
     };
     encode(graph, 13)
@@ -219,12 +286,19 @@ fn encode(graph: Graph, opset: i64) -> Vec<u8> {
 }
 
 fn floats(name: &str, dims: &[i64], values: &[f32]) -> Tensor {
-    Tensor {
-        dims: dims.to_vec(),
-        data_type: FLOAT,
-        float_data: values.to_vec(),
-        name: name.to_owned(),
-    }
+    Tensor { data_type: FLOAT, float_data: values.to_vec(), ..tensor(name, dims) }
+}
+
+fn integers(name: &str, dims: &[i64], values: Vec<i64>) -> Tensor {
+    Tensor { data_type: INT64, int64_data: values, ..tensor(name, dims) }
+}
+
+fn tensor(name: &str, dims: &[i64]) -> Tensor {
+    Tensor { dims: dims.to_vec(), name: name.to_owned(), ..Tensor::default() }
+}
+
+fn text_ports() -> Vec<ValueInfo> {
+    ["input_ids", "attention_mask"].map(|name| port(name, INT64, &["batch", "sequence"])).into()
 }
 
 fn node(operator: &str, inputs: &[&str], output: &str) -> Node {
