@@ -4,15 +4,14 @@ use std::time::Duration;
 
 use embark_sidecar::pb::client::{
     EmbedStreamRequest, ItemResult, Source, embed_stream_response::Outcome,
-    embedding_service_client::EmbeddingServiceClient,
 };
 use embark_tests::{
     Held, Manifest, Sidecar,
-    sidecar::{Options, difference, request, sources, until},
+    sidecar::{Embeddings, Options, difference, request, sources, until},
 };
 use tokio::{net::TcpStream, sync::mpsc, task::JoinSet, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
@@ -194,7 +193,7 @@ async fn batches_of_a_stream_that_are_under_way_are_answered_before_it_ends() {
 
 /// Calls until it is refused; gives what it was answered, and why it was refused.
 async fn call_until_refused(
-    mut client: EmbeddingServiceClient<Channel>,
+    mut client: Embeddings,
     caller: usize,
 ) -> (Vec<(String, Vec<f32>)>, Status) {
     let mut answered = Vec::new();
