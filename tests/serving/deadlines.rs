@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use embark_sidecar::pb::client::{EmbedRequest, EmbedResponse, Source};
 use embark_tests::{
-    Manifest, Sidecar, refusal,
+    Held, Manifest, Sidecar, refusal,
     sidecar::{request, sources, until},
 };
-use tokio::{task::JoinSet, time::Instant};
+use tokio::task::JoinSet;
 use tonic::{Code, Request, Status};
 
 async fn call_within(
@@ -36,14 +36,14 @@ async fn call_in_time(
     panic!("no call was answered within its time");
 }
 
-/// Callers who wait, for longer than any test's deadline.
+/// Callers who wait, for longer than any test's deadline. On a busy machine they are told that it was too long.
 async fn crowd(sidecar: &Sidecar) -> JoinSet<()> {
     let texts: Vec<String> = (0..96).map(|n| long(&format!("crowd {n}"))).collect();
     let mut crowd = JoinSet::new();
     for texts in texts.chunks(8) {
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         let (mut client, request) = (sidecar.embeddings().await, request(&texts));
-        crowd.spawn(async move { drop(client.embed(request).await.unwrap()) });
+        crowd.spawn(async move { drop(client.embed(request).await) });
     }
     let waiting = async || sidecar.metric("embark_queue_items", &[]).await > 64.0;
     until("they wait", waiting).await;
@@ -80,8 +80,9 @@ async fn a_call_that_would_wait_too_long_is_refused_at_once_and_its_hits_are_giv
     let folder = tempfile::tempdir().unwrap();
     let sidecar = Sidecar::serve(folder.path(), &Manifest::minilm("minilm")).await;
     sidecar.embed(&["known"]).await;
+    // Nothing is computed meanwhile, however long this takes.
+    let held = Held::workers(&sidecar).await;
     let crowd = crowd(&sidecar).await;
-    let began = Instant::now();
     let refused = call_within(&sidecar, request(&["new"]), Duration::from_millis(300)).await;
     let refused = refused.unwrap_err();
     refusal::metadata(&refused, Code::ResourceExhausted, "WAIT_TOO_LONG");
@@ -93,11 +94,17 @@ async fn a_call_that_would_wait_too_long_is_refused_at_once_and_its_hits_are_giv
     assert_eq!(results[0].source(), Source::HitMemory);
     let error = results[1].error.as_ref().unwrap();
     assert!(error.reason == "WAIT_TOO_LONG" && error.retry_after_ms >= 10, "{error:?}");
-    // Neither waited for its deadline: what kept the server busy is still there.
-    assert!(sidecar.metric("embark_queue_items", &[]).await > 4.0, "{:?}", began.elapsed());
-    // Whoever has the time waits.
-    assert_eq!(sources(&sidecar.embed(&["new"]).await), [Source::Computed]);
-    crowd.join_all().await;
+    // Whoever has the time waits, and the crowd goes.
+    let waits = tokio::spawn({
+        let mut client = sidecar.embeddings().await;
+        async move { client.embed(request(&["new"])).await }
+    });
+    let joined = async || sidecar.metric("embark_flights", &[]).await > 96.5;
+    until("it waits", joined).await;
+    drop(crowd);
+    held.release().await;
+    let results = waits.await.unwrap().unwrap().into_inner().results;
+    assert_eq!(sources(&results), [Source::Computed]);
     sidecar.stop().await;
 }
 

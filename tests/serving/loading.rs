@@ -97,8 +97,12 @@ async fn a_model_whose_source_is_away_is_served_once_it_is_back() {
     let manifest = Manifest::tiny("tiny").with("/spec/model/source/uri", url.as_str());
     let sidecar = Sidecar::start_listening(&Options::new(folder.path(), &manifest)).await;
     sidecar.wait_for_line_with("not loaded yet, tried again in").await;
-    let (code, why) = sidecar.get("/ready").await;
-    assert!(code == 503 && why.contains(&url), "{why}");
+    // Not while it is tried again.
+    until("it says where the source is", async || {
+        let (code, why) = sidecar.get("/ready").await;
+        code == 503 && why.contains(&url)
+    })
+    .await;
     let state = state(&sidecar, "tiny").await;
     assert!(matches!(state, ModelState::Pending | ModelState::Fetching), "{state:?}");
     let refused = sidecar.call(request_of("tiny", &["a"])).await.unwrap_err();
