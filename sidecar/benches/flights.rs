@@ -26,6 +26,9 @@ mod callers;
 mod measure;
 #[path = "support/metrics.rs"]
 mod metrics;
+#[path = "support/models.rs"]
+#[expect(dead_code, reason = "the vendored model alone is needed")]
+mod models;
 #[path = "support/random.rs"]
 mod random;
 #[path = "support/report.rs"]
@@ -41,7 +44,7 @@ use embark_sidecar::pb::client::{EmbedRequest, Item, item::Input};
 use measure::{Target, ratio};
 use random::Random;
 use report::value;
-use serde_json::{Value, json};
+use serde_json::json;
 use server::Server;
 
 /// Texts that there are.
@@ -73,7 +76,9 @@ fn main() {
 
 /// Rows computed for each distinct text, and calls that failed.
 async fn computed_of_distinct(mode: &str, seed: u64) -> (f64, f64) {
-    let server = Server::start(&manifest(mode));
+    // None has to leave for another.
+    let cache = json!({"mode": mode, "memory": {"sizeLimit": "256Mi"}});
+    let server = Server::start(&models::tiny(&cache));
     let callers = Callers::of(&server).await;
     let (calls, distinct) = calls(seed);
     let answers = callers.make(calls).await;
@@ -81,25 +86,6 @@ async fn computed_of_distinct(mode: &str, seed: u64) -> (f64, f64) {
     value(&format!("flights-computed-{mode}"), computed);
     value(&format!("flights-distinct-{mode}"), distinct as f64);
     (computed / distinct as f64, answers.failed)
-}
-
-fn manifest(mode: &str) -> Value {
-    let tiny = |file: &str, sha256: &str| json!({"uri": format!("builtin://tiny-static-minilm/{file}"), "sha256": sha256});
-    let model =
-        tiny("model.onnx", "e5e89d887c74dccfc8bd097e87879085dd8c120bdae86b3707fc69a4e3f4fe15");
-    let tokenizer =
-        tiny("tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037");
-    json!({
-        "apiVersion": "embark.dev/v1alpha1",
-        "kind": "EmbeddingModel",
-        "metadata": {"name": "tiny"},
-        "spec": {
-            "model": {"source": model, "output": {"dimensions": 128}},
-            "input": {"text": {"tokenizer": tokenizer}},
-            // None has to leave for another.
-            "cache": {"mode": mode, "memory": {"sizeLimit": "256Mi"}},
-        },
-    })
 }
 
 /// Every call to a server, and how many distinct texts there are in them.

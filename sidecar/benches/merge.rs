@@ -36,12 +36,14 @@ mod measure;
 #[path = "support/metrics.rs"]
 mod metrics;
 #[path = "support/models.rs"]
+#[expect(dead_code, reason = "the vendored model is not needed")]
 mod models;
 #[path = "support/random.rs"]
 mod random;
 #[path = "support/report.rs"]
 mod report;
 #[path = "support/server.rs"]
+#[expect(dead_code, reason = "it is started once, and killed")]
 mod server;
 #[path = "support/threads.rs"]
 mod threads;
@@ -104,7 +106,7 @@ fn main() -> ExitCode {
     if is_asked("dense") {
         run(&Comparison {
             name: "merge-dense",
-            manifest: tower::manifest(folder.path()),
+            manifest: tower::manifest(folder.path(), &tower::DENSE),
             calls: DENSE_CALLS,
             call: features,
             most_cpu: 0.5,

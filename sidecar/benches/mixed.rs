@@ -29,6 +29,7 @@ mod measure;
 #[path = "support/metrics.rs"]
 mod metrics;
 #[path = "support/models.rs"]
+#[expect(dead_code, reason = "the vendored model is not needed")]
 mod models;
 #[path = "support/random.rs"]
 mod random;

@@ -1,4 +1,4 @@
-//! A model that is not in the repository.
+//! Models: the vendored one, and one that is not in the repository.
 
 use std::{
     fs,
@@ -35,6 +35,25 @@ pub(crate) fn minilm() -> Result<Value, String> {
             "cache": {"mode": "Disabled"},
         },
     }))
+}
+
+/// A manifest of the vendored model, whose cache is as said.
+pub(crate) fn tiny(cache: &Value) -> Value {
+    let part = |file: &str, sha256: &str| json!({"uri": format!("builtin://tiny-static-minilm/{file}"), "sha256": sha256});
+    let model =
+        part("model.onnx", "e5e89d887c74dccfc8bd097e87879085dd8c120bdae86b3707fc69a4e3f4fe15");
+    let tokenizer =
+        part("tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037");
+    json!({
+        "apiVersion": "embark.dev/v1alpha1",
+        "kind": "EmbeddingModel",
+        "metadata": {"name": "tiny"},
+        "spec": {
+            "model": {"source": model, "output": {"dimensions": 128}},
+            "input": {"text": {"tokenizer": tokenizer}},
+            "cache": cache,
+        },
+    })
 }
 
 /// A file of this machine.

@@ -5,8 +5,10 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
     process::{Child, ChildStderr, Command, Stdio},
+    sync::Arc,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
@@ -18,7 +20,7 @@ pub(crate) struct Server {
     child: Child,
     grpc: String,
     admin: String,
-    _folder: TempDir,
+    folder: Arc<TempDir>,
 }
 
 // === impl Server ===
@@ -26,7 +28,11 @@ pub(crate) struct Server {
 impl Server {
     /// Serves a manifest on the cores of this thread, and waits until its model is ready.
     pub(crate) fn start(manifest: &Value) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+        Self::start_in(Arc::new(tempfile::tempdir().expect("a folder")), manifest)
+    }
+
+    /// The same in a folder, which may have what an earlier server left there.
+    pub(crate) fn start_in(folder: Arc<TempDir>, manifest: &Value) -> Self {
         let file = folder.path().join("model.yaml");
         fs::write(&file, manifest.to_string()).expect("the folder is writable");
         let mut child = Command::new(env!("CARGO_BIN_EXE_embark-sidecar"))
@@ -40,13 +46,21 @@ impl Server {
             .spawn()
             .expect("the server starts");
         let (grpc, admin) = ready(child.stderr.take().expect("it is piped"));
-        Server { child, grpc, admin, _folder: folder }
+        Server { child, grpc, admin, folder }
     }
 
     /// A connection of its own.
     pub(crate) async fn channel(&self) -> Channel {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.grpc)).expect("an address");
         endpoint.connect().await.expect("the server answers")
+    }
+
+    /// Ends it in order, and gives its folder.
+    pub(crate) fn end(mut self) -> Arc<TempDir> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it runs");
+        let status = self.child.wait().expect("it ends");
+        assert!(status.success(), "it ended with {status}");
+        Arc::clone(&self.folder)
     }
 
     /// The process.

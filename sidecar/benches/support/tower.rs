@@ -1,4 +1,4 @@
-//! A dense tower over tabular features, written as ONNX: 13 → 512 → 512 → 64, ReLU between. Its weights are noise.
+//! A dense tower over tabular features, written as ONNX: layers of any widths, ReLU between. Its weights are noise.
 
 use std::path::Path;
 
@@ -12,15 +12,17 @@ use tract_onnx::pb::{
 
 use crate::{models::artifact, random::Random};
 
-/// What goes in, and what comes out of each layer.
-const WIDTHS: [usize; 4] = [13, 512, 512, 64];
 /// Values that go in.
-pub(crate) const FEATURES: usize = WIDTHS[0];
+pub(crate) const FEATURES: usize = 13;
+/// What goes in, and what comes out of each layer, where computing counts.
+pub(crate) const DENSE: [usize; 4] = [FEATURES, 512, 512, 64];
 
-/// A manifest of the tower, with the cache off; its file is put into `folder`.
-pub(crate) fn manifest(folder: &Path) -> Value {
+/// A manifest of a tower, with the cache off; its file is put into `folder`. The widths are of what goes in, and of what
+/// comes out of each layer.
+pub(crate) fn manifest(folder: &Path, widths: &[usize]) -> Value {
+    let (first, last) = (widths[0], widths[widths.len() - 1]);
     let file = folder.join("tower.onnx");
-    std::fs::write(&file, onnx()).expect("the folder is writable");
+    std::fs::write(&file, onnx(widths)).expect("the folder is writable");
     json!({
         "apiVersion": "embark.dev/v1alpha1",
         "kind": "EmbeddingModel",
@@ -28,28 +30,29 @@ pub(crate) fn manifest(folder: &Path) -> Value {
         "spec": {
             "model": {
                 "source": artifact(&file).expect("it was written"),
-                "output": {"dimensions": WIDTHS[3]},
+                "output": {"dimensions": last},
             },
-            "input": {"tensor": {"shape": [FEATURES]}},
+            "input": {"tensor": {"shape": [first]}},
             "cache": {"mode": "Disabled"},
         },
     })
 }
 
-fn onnx() -> Vec<u8> {
+fn onnx(widths: &[usize]) -> Vec<u8> {
+    let layers = widths.len() - 1;
     let mut random = Random::new(13);
     let mut graph = GraphProto {
         name: "tower".to_owned(),
-        input: vec![port("at_0", FEATURES)],
-        output: vec![port("at_3", WIDTHS[3])],
+        input: vec![port("at_0", widths[0])],
+        output: vec![port(&format!("at_{layers}"), widths[layers])],
         ..Default::default()
     };
-    for (at, widths) in WIDTHS.windows(2).enumerate() {
+    for (at, widths) in widths.windows(2).enumerate() {
         let [weights, bias, sum] = ["weights", "bias", "sum"].map(|name| format!("{name}_{at}"));
         graph.initializer.push(noise(&weights, &[widths[0], widths[1]], &mut random));
         graph.initializer.push(noise(&bias, &[widths[1]], &mut random));
         let (from, to) = (format!("at_{at}"), format!("at_{}", at + 1));
-        let is_last = at + 2 == WIDTHS.len();
+        let is_last = at + 1 == layers;
         let product = if is_last { &to } else { &sum };
         graph.node.push(node("Gemm", &[&from, &weights, &bias], product));
         if !is_last {
