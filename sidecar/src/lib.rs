@@ -32,4 +32,5 @@ pub mod readiness;
 pub mod secrets;
 pub mod served;
 pub mod telemetry;
+pub mod throttling;
 pub mod trace;

@@ -5,7 +5,9 @@ mod batch;
 mod cache;
 mod endpoint;
 mod policy;
+mod process;
 mod recent;
+mod sheds;
 
 use std::sync::Arc;
 
@@ -22,12 +24,16 @@ use cache::{CacheFamilies, CacheGauges};
 pub use endpoint::{EndpointMetrics, SecretKind};
 use policy::PolicyFamilies;
 pub use policy::{PolicyMetrics, Reload};
+use process::ProcessMetrics;
+pub use process::ThrottledPeriods;
 pub use recent::Answered;
 use recent::Recent;
+use sheds::{ShedFamilies, Sheds};
 
 use crate::{
     cache::{CacheStatus, metrics::CacheMetrics},
     error::ErrorKind,
+    throttling,
 };
 
 /// From a memory hit to a long text on a busy machine, in seconds.
@@ -123,6 +129,7 @@ struct Families {
     batch: BatchFamilies,
     cache: CacheFamilies,
     policy: PolicyFamilies,
+    sheds: ShedFamilies,
 }
 
 /// One model's handles.
@@ -140,6 +147,7 @@ pub struct ModelMetrics {
     pub policy: PolicyMetrics,
     cache_gauges: CacheGauges,
     answered: Counter,
+    sheds: Sheds,
     items: [Counter; Source::ALL.len()],
     recent: Arc<Recent>,
     stages: [Histogram; Stage::ALL.len()],
@@ -192,17 +200,23 @@ impl Stage {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("embark");
-        let families = Families::registered(&mut registry);
-        let endpoint = EndpointMetrics::registered(&mut registry);
-        let trace_failures = Counter::default();
-        let help = "Batches of spans that could not be sent";
-        registry.register("trace_export_failures", help, trace_failures.clone());
-        Metrics { registry, families, endpoint, trace_failures }
+        Metrics::with_throttling(throttling::periods)
     }
 }
 
 impl Metrics {
+    /// Metrics with another source of how often the process ran into its CPU limit.
+    pub fn with_throttling(periods: ThrottledPeriods) -> Self {
+        let mut registry = Registry::with_prefix("embark");
+        let families = Families::registered(&mut registry);
+        let endpoint = EndpointMetrics::registered(&mut registry, families.sheds.of_calls());
+        let trace_failures = Counter::default();
+        let help = "Batches of spans that could not be sent";
+        registry.register("trace_export_failures", help, trace_failures.clone());
+        registry.register_collector(Box::new(ProcessMetrics(periods)));
+        Metrics { registry, families, endpoint, trace_failures }
+    }
+
     /// The handles of a model.
     pub fn model(&self, name: &str) -> ModelMetrics {
         ModelMetrics::new(name, self.families.clone())
@@ -231,6 +245,7 @@ impl Families {
             batch: BatchFamilies::registered(registry),
             cache: CacheFamilies::registered(registry),
             policy: PolicyFamilies::registered(registry),
+            sheds: ShedFamilies::registered(registry),
         };
         let f = &families;
         registry.register("requests", "Embed calls by reason (OK: answered)", f.requests.clone());
@@ -266,6 +281,7 @@ impl ModelMetrics {
             ready: families.ready.get_or_create_owned(&label),
             cache: families.cache.handles(&label),
             policy: families.policy.handles(name),
+            sheds: families.sheds.handles(name),
             cache_gauges: families.cache.gauges(&label),
             batch: families.batch.handles(&label),
             answered: families.requests.get_or_create_owned(&answered),
@@ -323,6 +339,7 @@ impl ModelMetrics {
     pub fn item_failed(&self, kind: ErrorKind) {
         let labels = ReasonLabels { model: self.name.clone(), reason: kind.reason() };
         self.families.item_errors.get_or_create(&labels).inc();
+        self.sheds.count(kind);
     }
 
     /// Notes how long a stage took, in seconds.

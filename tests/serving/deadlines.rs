@@ -94,6 +94,7 @@ async fn a_call_that_would_wait_too_long_is_refused_at_once_and_its_hits_are_giv
     assert_eq!(results[0].source(), Source::HitMemory);
     let error = results[1].error.as_ref().unwrap();
     assert!(error.reason == "WAIT_TOO_LONG" && error.retry_after_ms >= 10, "{error:?}");
+    assert!(sidecar.metric("embark_sheds_total", &["WAIT_TOO_LONG"]).await > 1.5, "both");
     // Whoever has the time waits, and the crowd goes.
     let waits = tokio::spawn({
         let mut client = sidecar.embeddings().await;

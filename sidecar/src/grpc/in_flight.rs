@@ -13,6 +13,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
+use prometheus_client::metrics::counter::Counter;
 use tonic::{Status, body::Body, codegen::Service};
 
 use super::status;
@@ -30,6 +31,8 @@ pub(super) struct InFlight(Arc<Budget>);
 struct Budget {
     most: u64,
     taken: AtomicU64,
+    /// Counts calls that were refused.
+    refused: Counter,
 }
 
 /// Counts the bytes of every call through a service.
@@ -56,10 +59,10 @@ struct Counted {
 // === impl InFlight ===
 
 impl InFlight {
-    /// A share of this memory, in which requests of this size have room.
-    pub(super) fn of(memory_bytes: u64, largest_request: u64) -> Self {
+    /// A share of this memory, in which requests of this size have room; calls that find none are counted.
+    pub(super) fn of(memory_bytes: u64, largest_request: u64, refused: Counter) -> Self {
         let most = (memory_bytes / SHARE).max(largest_request * LEAST_REQUESTS);
-        InFlight(Arc::new(Budget { most, taken: AtomicU64::new(0) }))
+        InFlight(Arc::new(Budget { most, taken: AtomicU64::new(0), refused }))
     }
 }
 
@@ -130,6 +133,7 @@ impl http_body::Body for Counted {
             && !self.hold.take(data.len() as u64)
             && self.may_be_refused
         {
+            self.hold.budget.refused.inc();
             return Poll::Ready(Some(Err(too_much(self.hold.budget.most))));
         }
         Poll::Ready(frame)
@@ -175,13 +179,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_past_the_budget_is_refused_and_what_is_over_gives_room() {
-        let in_flight = InFlight::of(0, 100);
+        let in_flight = InFlight::of(0, 100, Counter::default());
         let mut first = in_flight.body(150, true);
         assert_eq!(next(&mut first).await.unwrap(), 150);
         let mut second = in_flight.body(100, true);
         let refused = next(&mut second).await.unwrap_err();
         assert_eq!(refused.code(), Code::ResourceExhausted);
         assert!(refused.metadata().contains_key("grpc-retry-pushback-ms"));
+        assert_eq!(in_flight.0.refused.get(), 1);
         drop(second);
         drop(first);
         assert_eq!(in_flight.0.taken.load(Ordering::Acquire), 0);
@@ -190,7 +195,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reply_is_counted_and_never_refused() {
-        let in_flight = InFlight::of(0, 100);
+        let in_flight = InFlight::of(0, 100, Counter::default());
         let mut reply = in_flight.body(500, false);
         assert_eq!(next(&mut reply).await.unwrap(), 500);
         assert!(next(&mut in_flight.body(1, true)).await.is_err());
@@ -200,7 +205,7 @@ mod tests {
 
     #[test]
     fn two_of_the_largest_requests_always_have_room() {
-        assert_eq!(InFlight::of(80_000, 100).0.most, 10_000);
-        assert_eq!(InFlight::of(800, 100).0.most, 200);
+        assert_eq!(InFlight::of(80_000, 100, Counter::default()).0.most, 10_000);
+        assert_eq!(InFlight::of(800, 100, Counter::default()).0.most, 200);
     }
 }

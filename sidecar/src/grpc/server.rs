@@ -160,6 +160,7 @@ pub async fn serve_routes(
     mut stopped: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
     let Endpoint { listeners, tokens, metrics } = endpoint;
+    let calls_shed = metrics.calls_shed.clone();
     let incoming = connections(listeners, &stopped);
     let shutdown = async move {
         // An error means that nobody can say so any more.
@@ -167,7 +168,7 @@ pub async fn serve_routes(
     };
     Server::builder()
         .layer(Auth { tokens, metrics })
-        .layer(InFlight::of(limits.memory_bytes, limits.request_bytes))
+        .layer(InFlight::of(limits.memory_bytes, limits.request_bytes, calls_shed))
         .max_connection_age(limits.connection_age)
         .max_connection_age_grace(AGE_GRACE)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)

@@ -24,6 +24,8 @@ struct ReloadLabels {
 /// The process's handles.
 #[derive(Clone, Debug, Default)]
 pub struct EndpointMetrics {
+    /// Calls refused for want of memory, before their model is known.
+    pub calls_shed: Counter,
     unauthenticated: Counter,
     handshake_failures: Counter,
     reloads: Family<ReloadLabels, Counter>,
@@ -45,8 +47,8 @@ impl SecretKind {
 // === impl EndpointMetrics ===
 
 impl EndpointMetrics {
-    pub(super) fn registered(registry: &mut Registry) -> Self {
-        let metrics = EndpointMetrics::default();
+    pub(super) fn registered(registry: &mut Registry, calls_shed: Counter) -> Self {
+        let metrics = EndpointMetrics { calls_shed, ..EndpointMetrics::default() };
         let help = "Calls without a token that the server knows";
         registry.register("unauthenticated_requests", help, metrics.unauthenticated.clone());
         let help = "Connections that ended before they were encrypted";
