@@ -18,6 +18,7 @@ pub mod embedder;
 pub mod embedding;
 pub mod error;
 pub mod flight;
+pub mod fuzzing;
 pub mod grpc;
 pub mod http;
 pub mod input;

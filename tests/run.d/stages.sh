@@ -125,7 +125,8 @@ stage_scripts() {
     python=$(find_python) || stop "Python 3.11 or newer is needed and was not found"
     while IFS= read -r -d '' file; do
         if [[ $file == *.py ]]; then scripts+=("$file"); else shell+=("$file"); fi
-    done < <(find .ci tests examples -type f \( -name '*.sh' -o -name '*.py' -o -path .ci/run -o -path tests/run \) -print0)
+    done < <(find .ci tests examples sidecar/fuzz -type f \( -name '*.sh' -o -name '*.py' -o -path .ci/run \
+        -o -path tests/run -o -path sidecar/fuzz/run -o -path sidecar/fuzz/instrument \) -print0)
     ((${#shell[@]} && ${#scripts[@]})) || stop "no scripts were found to check"
     for file in "${shell[@]}"; do bash -n "$file"; done
     shellcheck "${shell[@]}"

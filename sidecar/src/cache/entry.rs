@@ -157,6 +157,10 @@ impl Record {
             return Err(DecodeError::Length { found: vector.len(), expected });
         }
         if flags == TOMBSTONE {
+            // None of the other numbers means anything in one.
+            if header[6..8].iter().chain(&header[24..36]).any(|byte| *byte != 0) {
+                return Err(DecodeError::Flags(flags));
+            }
             return Ok(Record::Tombstone { before_ms: time_ms });
         }
         if flags & !(TRUNCATED | UNKNOWN_CATEGORY) != 0 {

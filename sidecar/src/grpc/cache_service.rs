@@ -113,7 +113,7 @@ fn keys(model: &ServedModel, items: Vec<Item>) -> Result<Vec<CacheKey>, Error> {
 
 /// The time up to which entries are forgotten, in milliseconds: the one given, or now. Parts of a millisecond are dropped,
 /// as they are where entries are dated, so that an entry begun at the time itself is covered.
-fn before(given: Option<Timestamp>, now_ms: u64) -> Result<u64, Error> {
+pub(super) fn before(given: Option<Timestamp>, now_ms: u64) -> Result<u64, Error> {
     let Some(given) = given else {
         return Ok(now_ms);
     };

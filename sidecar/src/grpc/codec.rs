@@ -5,7 +5,7 @@
 
 use std::marker::PhantomData;
 
-use bytes::{Buf as _, BufMut as _};
+use bytes::{Buf as _, BufMut as _, Bytes};
 use prost::Message;
 use tonic::{
     Status,
@@ -82,10 +82,20 @@ impl<U: Bounded + Message + Default> Decoder for MessageDecoder<U> {
     fn decode(&mut self, frame: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         // One shared buffer for the whole message, so that its bytes fields are slices of it and not copies.
         let message = frame.copy_to_bytes(frame.remaining());
-        bounds::check::<U>(&message).map_err(|error| status::of(&error))?;
-        U::decode(message).map(Some).map_err(|error| {
-            let sentence = format!("the request is malformed: {error}");
-            status::of(&Error::new(ErrorKind::Malformed, sentence))
-        })
+        self::decode(message).map(Some).map_err(|error| status::of(&error))
     }
+}
+
+// === free functions ===
+
+/// The message that bytes are.
+///
+/// # Errors
+/// They are none, or repeat a field more often than it may be.
+pub(super) fn decode<U: Bounded + Message + Default>(message: Bytes) -> Result<U, Error> {
+    bounds::check::<U>(&message)?;
+    U::decode(message).map_err(|error| {
+        let sentence = format!("the request is malformed: {error}");
+        Error::new(ErrorKind::Malformed, sentence)
+    })
 }

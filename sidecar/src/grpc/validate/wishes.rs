@@ -75,8 +75,10 @@ fn cache(message: &EmbedRequest) -> Result<CacheControl, Error> {
 
 fn duration(field: &str, given: Option<prost_types::Duration>) -> Result<Option<Duration>, Error> {
     let Some(given) = given else { return Ok(None) };
-    let shown = format!("{}s {}ns", given.seconds, given.nanos);
-    Duration::try_from(given).map(Some).map_err(|_| {
+    // The conversion overflows for the least number of seconds, which a caller may well send.
+    let converted = if given.seconds < 0 { None } else { Duration::try_from(given).ok() };
+    converted.map(Some).ok_or_else(|| {
+        let shown = format!("{}s {}ns", given.seconds, given.nanos);
         let allowed = "is negative or out of range; 0s and more is allowed";
         Error::of_field(ErrorKind::Malformed, field, &shown, allowed)
     })
@@ -96,6 +98,7 @@ mod tests {
     fn wishes_that_contradict_each_other_are_named() {
         let second = Some(prost_types::Duration { seconds: 1, nanos: 0 });
         let negative = Some(prost_types::Duration { seconds: -1, nanos: 0 });
+        let least = Some(prost_types::Duration { seconds: i64::MIN, nanos: i32::MIN });
         let both = pb::CacheControl { no_cache: true, only_if_cached: true, ..Default::default() };
         let old = pb::CacheControl { max_age: negative, ..Default::default() };
         let anew = pb::CacheControl { no_cache: true, ..Default::default() };
@@ -108,6 +111,7 @@ mod tests {
             (EmbedRequest { on_miss: 3, cache: Some(anew), ..message() }, "on_miss"),
             (EmbedRequest { on_miss: 2, cache: Some(not_kept), ..message() }, "on_miss"),
             (EmbedRequest { wait_budget: negative, ..message() }, "wait_budget"),
+            (EmbedRequest { wait_budget: least, ..message() }, "wait_budget"),
             (EmbedRequest { priority: 9, ..message() }, "priority"),
             (EmbedRequest { cache: Some(both), ..message() }, "cache.only_if_cached"),
             (EmbedRequest { cache: Some(old), ..message() }, "cache.max_age"),

@@ -1,0 +1,144 @@
+//! What is fuzzed: for every place where bytes of others are read, a function that takes any bytes, has them read as the
+//! server does, and panics where something does not hold that must always hold. `fuzz/` has a target for each of them, and
+//! tests/corpora.rs replays what the targets are fed. The server uses none of this.
+
+use bytes::Bytes;
+use embark_crds::{
+    contract::Contract,
+    digest::SpaceId,
+    manifest::{self, Manifest},
+    resolve::{Target, resolve},
+};
+
+pub use crate::grpc::fuzzing::{grpc_timeout, request};
+use crate::{
+    cache::entry::{HEADER_BYTES, Record},
+    key::CacheKey,
+};
+
+/// Where a record's checksum stands, and how its bytes are bound to it: written here once more, so that neither changes
+/// unnoticed.
+const CHECKSUM: std::ops::Range<usize> = 8..24;
+/// The most errors that are told of one manifest.
+const MOST_ERRORS: usize = 64;
+
+/// What became of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// They mean something.
+    Taken,
+    /// They do not, and it was said why.
+    Refused,
+}
+
+/// Bytes that a store gives back for [`record_key`], as they are and with the checksum that they should have.
+///
+/// # Panics
+/// A record is not written as it was read, or is taken for another key, another length or with a bit changed.
+pub fn record(bytes: &[u8]) -> Verdict {
+    let mut sealed = bytes.to_vec();
+    seal(&mut sealed);
+    decode(&sealed);
+    decode(bytes)
+}
+
+/// The key that [`record`] reads records under.
+pub fn record_key() -> CacheKey {
+    CacheKey::from_bytes([7; 32])
+}
+
+/// Gives a record of [`record_key`] the checksum that its bytes should have. What is shorter than a header stays as it is.
+pub fn seal(record: &mut [u8]) {
+    let Some((header, vector)) = record.split_at_mut_checked(HEADER_BYTES) else { return };
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(record_key().as_bytes());
+    hasher.update(&header[..CHECKSUM.start]).update(&header[CHECKSUM.end..]).update(vector);
+    header[CHECKSUM].copy_from_slice(&hasher.finalize().as_bytes()[..CHECKSUM.len()]);
+}
+
+/// A manifest: what is read must resolve, or be refused with a sentence.
+///
+/// # Panics
+/// Something is refused without a sentence, or a contract cannot be told on.
+pub fn manifest(bytes: &[u8]) -> Verdict {
+    let Ok(text) = std::str::from_utf8(bytes) else { return Verdict::Refused };
+    match manifest::read(text) {
+        Ok(manifests) => {
+            let taken: usize = manifests.iter().map(resolved).sum();
+            if taken > 0 { Verdict::Taken } else { Verdict::Refused }
+        }
+        Err(errors) => {
+            said(errors.iter().map(ToString::to_string).collect());
+            Verdict::Refused
+        }
+    }
+}
+
+/// Runs a target on the files that the program is given: without libFuzzer, that is all that it does.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn replay(target: fn(&[u8]) -> Verdict) -> std::io::Result<()> {
+    std::env::args_os().skip(1).try_for_each(|file| {
+        target(&std::fs::read(file)?);
+        Ok(())
+    })
+}
+
+fn decode(bytes: &[u8]) -> Verdict {
+    let dimensions = bytes.len().saturating_sub(HEADER_BYTES) / 4;
+    let of = |key: &CacheKey, bytes: &[u8], dimensions| {
+        Record::decode(key, Bytes::copy_from_slice(bytes), dimensions)
+    };
+    let key = record_key();
+    let Ok(record) = of(&key, bytes, dimensions) else { return Verdict::Refused };
+    assert!(record.encode(&key) == bytes, "it is written as it was read");
+    assert!(of(&CacheKey::from_bytes([8; 32]), bytes, dimensions).is_err(), "it is of one key");
+    if let Record::Entry(entry) = record {
+        assert_eq!(entry.vector.as_bytes(), &bytes[HEADER_BYTES..]);
+        assert!(of(&key, bytes, dimensions + 1).is_err(), "it is of one length");
+    }
+    // A bit of each byte of the header, and of some of the vector.
+    for at in (0..HEADER_BYTES).chain((HEADER_BYTES..bytes.len()).step_by(61)) {
+        let mut flipped = bytes.to_vec();
+        flipped[at] ^= 1 << (at % 8);
+        assert!(of(&key, &flipped, dimensions).is_err(), "a bit of byte {at} went unseen");
+    }
+    Verdict::Taken
+}
+
+/// For how many targets a manifest resolves.
+fn resolved(Manifest { metadata, spec }: &Manifest) -> usize {
+    let mut taken = 0;
+    for target in [Target::Local, Target::Cluster] {
+        match resolve(&metadata.name, spec, target) {
+            Ok(contract) => {
+                holds(&contract);
+                taken += 1;
+            }
+            Err(errors) => {
+                assert!(errors.iter().all(|error| !error.field.is_empty()), "{errors:?}");
+                said(errors.iter().map(ToString::to_string).collect());
+            }
+        }
+    }
+    taken
+}
+
+/// The sidecar reads the contract that the operator writes, and it is within its bounds.
+fn holds(contract: &Contract) {
+    let json = serde_json::to_string(contract).expect("a contract can be written");
+    let read: Contract = serde_json::from_str(&json).expect("a contract can be read");
+    assert_eq!(read, *contract);
+    let serving = &contract.serving;
+    assert_eq!(SpaceId::of(&read.serving), SpaceId::of(serving));
+    assert!(serving.output.default_dimensions <= serving.output.dimensions);
+    assert!((1..=1024).contains(&serving.max_request_items()));
+    assert!(serving.max_request_bytes() > serving.max_item_bytes());
+    assert!((1..=45).contains(&serving.name.len()), "{:?}", serving.name);
+}
+
+fn said(sentences: Vec<String>) {
+    assert!((1..=MOST_ERRORS).contains(&sentences.len()), "{} errors", sentences.len());
+    assert!(sentences.iter().all(|sentence| !sentence.trim().is_empty()), "{sentences:?}");
+}
