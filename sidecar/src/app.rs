@@ -23,7 +23,6 @@ use tonic_health::server::HealthReporter;
 use tracing::{info, warn};
 
 use endpoint::Listeners;
-pub use endpoint::Secrets;
 
 use crate::{
     args,
@@ -38,6 +37,7 @@ use crate::{
         server::{Endpoint, Limits, Services},
     },
     http::{self, Admin, Settings},
+    listen::Secrets,
     metrics::Metrics,
     model::load::State,
     readiness::Readiness,
@@ -72,7 +72,7 @@ struct App {
 pub async fn run(arguments: args::Serve, log_level: LogLevel) -> Result<(), Failure> {
     crate::model::artifact::install_tls_provider();
     let config = Config::read(&arguments)?;
-    let secrets = Secrets::read(&config.endpoint)?;
+    let secrets = endpoint::secrets(&config.endpoint)?;
     let listeners = Listeners::bind(&config).await?;
     let (drain_wait, ends) = (config.drain_wait, config.ends_without_models);
     let app = App::start(config, (listeners, secrets), log_level)?;
@@ -143,13 +143,13 @@ impl App {
         };
         announce(&models);
         listeners.announce();
-        secrets.warn_of_cleartext(config.listen);
-        let (admin_listener, endpoint) = listeners.split(&secrets, endpoint_metrics.clone());
+        endpoint::warn_of_cleartext(&secrets, config.listen);
+        let (admin_listener, entry) = listeners.split(&secrets, endpoint_metrics.clone());
         let limits = Limits::of(&models, config.max_connection_age);
-        let grpc = tokio::spawn(serve_grpc(endpoint, (services, limits), health, stopped.clone()));
+        let grpc = tokio::spawn(serve_grpc(entry, (services, limits), health, stopped.clone()));
         let admin = tokio::spawn(serve_admin(admin_listener, admin, stopped));
         let recent = recent::start(&models);
-        let secrets = secrets.follow(endpoint_metrics);
+        let secrets = endpoint::follow(&secrets, endpoint_metrics);
         Ok(App { models, readiness, stop, grpc, admin, loads, policies, secrets, recent, traces })
     }
 

@@ -171,7 +171,7 @@ pub struct Invalidate {
     #[arg(long, conflicts_with = "all_pods")]
     pub address: Option<String>,
     /// Every address that a name stands for, as the headless Service of a model does: dns:///HOST:PORT, with or without
-    /// dns:///, or several behind commas.
+    /// dns:///, or https://HOST:PORT, or several behind commas.
     #[arg(long, value_name = "NAMES")]
     pub all_pods: Option<String>,
     /// What it takes to be let in.

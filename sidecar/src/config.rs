@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-mod file;
+pub mod file;
 mod mounted;
 pub mod watch;
 

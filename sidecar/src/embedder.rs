@@ -79,10 +79,8 @@ impl Embedder {
     /// What is wrong with the request as a whole, or with the model.
     pub async fn embed(&self, model: &ServedModel, request: Request) -> Result<Reply, Error> {
         let call = self.begin(model, &request)?;
-        let items = request.items.len();
-        let mut answers = Answers::of(items);
+        let mut answers = Answers::of(request.items.len());
         let misses = self.look_up(&call, request, &mut answers);
-        call.trace.hits(items - misses.len());
         let all_hit = misses.is_empty();
         answers.timings.lookup = call.began.elapsed();
         model.metrics.stage(Stage::Lookup, answers.timings.lookup.as_secs_f64());
@@ -93,7 +91,12 @@ impl Embedder {
         // One look at the clock is enough for a hit.
         answers.timings.total = if all_hit { answers.timings.lookup } else { call.began.elapsed() };
         model.metrics.request_seconds.observe(answers.timings.total.as_secs_f64());
-        Ok(answers.into_reply(call.dimensions))
+        let reply = answers.into_reply(call.dimensions);
+        if call.trace.is_on() {
+            call.trace
+                .hits(reply.items.iter().flatten().filter(|item| item.source.is_hit()).count());
+        }
+        Ok(reply)
     }
 
     fn begin<'a>(&self, model: &'a ServedModel, request: &Request) -> Result<Call<'a>, Error> {

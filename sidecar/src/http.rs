@@ -19,7 +19,8 @@ use tokio::net::TcpListener;
 pub use config::Settings;
 
 use crate::{
-    app::Secrets, metrics::Metrics, readiness::Readiness, served::ServedModels, telemetry::LogLevel,
+    listen::Secrets, metrics::Metrics, readiness::Readiness, served::ServedModels,
+    telemetry::LogLevel,
 };
 
 /// What Prometheus takes.

@@ -2,8 +2,9 @@
 
 mod connection;
 mod incoming;
+mod secrets;
 mod socket;
-pub mod tls;
+mod tls;
 
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use tokio::net::TcpListener;
 
 pub use connection::Connection;
 pub use incoming::connections;
+pub use secrets::Secrets;
 pub use socket::{NoSocket, Socket};
 
 use crate::{metrics::EndpointMetrics, secrets::Rotating};

@@ -167,6 +167,11 @@ impl Source {
         Source::Default,
     ];
 
+    /// Whether it is the cache.
+    pub fn is_hit(self) -> bool {
+        matches!(self, Source::HitMemory | Source::HitDisk | Source::Stale)
+    }
+
     fn label(self) -> &'static str {
         match self {
             Source::HitMemory => "hit_memory",

@@ -4,16 +4,13 @@
 pub mod pem;
 pub mod tokens;
 
-use std::{
-    fs::{self, File},
-    io::Read as _,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use blake3::Hash;
 use parking_lot::Mutex;
+
+use crate::config::file;
 
 /// The most bytes of one file: far more than a chain of certificates has.
 const MAX_BYTES: u64 = 1024 * 1024;
@@ -72,17 +69,13 @@ impl Named {
     /// # Errors
     /// It cannot be read, or is too large; a sentence with the argument and the path.
     pub fn read(&self) -> Result<Content<'_>, String> {
-        let wrong = |what: &dyn std::fmt::Display| self.wrong(what);
-        let unreadable = |error: std::io::Error| wrong(&format!("cannot be read: {error}"));
-        if !fs::metadata(&self.path).map_err(unreadable)?.is_file() {
-            return Err(wrong(&"is not a regular file"));
+        let of_argument = |sentence: String| format!("{}: {sentence}", self.argument);
+        let found = fs::metadata(&self.path);
+        let found = found.map_err(|error| of_argument(file::unreadable(&self.path, &error)))?;
+        if !found.is_file() {
+            return Err(self.wrong(&"is not a regular file"));
         }
-        let mut bytes = Vec::new();
-        let file = File::open(&self.path).map_err(unreadable)?;
-        file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-        if bytes.len() as u64 > MAX_BYTES {
-            return Err(wrong(&format!("has more than {MAX_BYTES} bytes")));
-        }
+        let bytes = file::read(&self.path, MAX_BYTES).map_err(of_argument)?;
         Ok(Content { named: self, bytes })
     }
 

@@ -4,14 +4,20 @@
 
 mod export;
 
-use std::{ops::Deref, sync::Arc, time::Duration};
+use std::{
+    ops::Deref,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use http::HeaderMap;
 use opentelemetry::{
     Context, KeyValue,
     propagation::{Extractor, TextMapPropagator as _},
-    time::now,
-    trace::{Link, Span as _, SpanContext, SpanKind, Status, TraceContextExt as _, Tracer as _},
+    trace::{
+        Link, Span as _, SpanContext, SpanKind, Status, TraceContextExt as _, TraceState,
+        Tracer as _,
+    },
 };
 use opentelemetry_sdk::{propagation::TraceContextPropagator, trace::SdkTracer};
 
@@ -56,6 +62,17 @@ pub struct Row<'a> {
     pub trace: &'a Trace,
     /// How long it waited for the run.
     pub queued: Duration,
+}
+
+/// A run of rows that is over.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// When it ended.
+    pub ended: SystemTime,
+    /// How long it took.
+    pub took: Duration,
+    /// Its rows, of all calls.
+    pub rows: usize,
 }
 
 /// Headers, to read a trace's state from.
@@ -112,13 +129,12 @@ impl Trace {
     /// Adds a stage that has just ended.
     pub fn stage(&self, stage: Stage) {
         if let Some(call) = &self.0 {
-            call.add(stage, Vec::new());
+            call.add(stage, Vec::new(), now());
         }
     }
 
-    /// Adds a run of rows that has just ended, and what was waited for it, to every call that has rows in it. Each links to
-    /// the others.
-    pub fn run<'a>(rows: impl Iterator<Item = Row<'a>>, all: usize, took: Duration) {
+    /// Adds a run, and what was waited for it, to every call that has rows in it. Each links to the others.
+    pub fn run<'a>(rows: impl Iterator<Item = Row<'a>>, run: Run) {
         let mut calls: Vec<(&Arc<Call>, usize, Duration)> = Vec::new();
         for row in rows {
             let Some(call) = &row.trace.0 else { continue };
@@ -133,10 +149,11 @@ impl Trace {
             let others = calls.iter().enumerate().filter(|(other, _)| *other != at);
             let links = others.map(|(_, (other, ..))| other.link()).take(MOST_LINKS).collect();
             let (items, queued) = (*items, *queued);
-            call.add_before(Stage { name: "queue", took: queued, items }, took);
-            let mut run = call.add(Stage { name: "inference", took, items }, links);
-            run.set_attribute(count("embark.batch.items", all));
-            run.end();
+            let Run { ended, took, rows } = run;
+            let began = ended.checked_sub(took).unwrap_or(ended);
+            call.add(Stage { name: "queue", took: queued, items }, Vec::new(), began);
+            let all = [count("embark.batch.items", rows)];
+            call.add_with(Stage { name: "inference", took, items }, (links, ended), all);
         }
     }
 }
@@ -174,38 +191,32 @@ impl Drop for Begun {
 // === impl Call ===
 
 impl Call {
-    /// A span that has just ended; it is sent when it is dropped.
-    fn add(&self, stage: Stage, links: Vec<Link>) -> opentelemetry_sdk::trace::Span {
-        self.span(stage, links, Duration::ZERO)
+    fn add(&self, stage: Stage, links: Vec<Link>, ended: SystemTime) {
+        self.add_with(stage, (links, ended), []);
     }
 
-    /// A span that ended so long ago.
-    fn add_before(&self, stage: Stage, ago: Duration) {
-        let ended = now().checked_sub(ago);
-        let mut span = self.span(stage, Vec::new(), ago);
-        if let Some(ended) = ended {
-            span.end_with_timestamp(ended);
-        }
-    }
-
-    fn span(
+    fn add_with<const N: usize>(
         &self,
         Stage { name, took, items }: Stage,
-        links: Vec<Link>,
-        ago: Duration,
-    ) -> opentelemetry_sdk::trace::Span {
-        let began = now().checked_sub(took + ago).unwrap_or_else(now);
-        self.tracer
+        (links, ended): (Vec<Link>, SystemTime),
+        more: [KeyValue; N],
+    ) {
+        let mut span = self
+            .tracer
             .span_builder(name)
-            .with_start_time(began)
-            .with_attributes([count("embark.items", items)])
+            .with_start_time(ended.checked_sub(took).unwrap_or(ended))
+            .with_attributes([count("embark.items", items)].into_iter().chain(more))
             .with_links(links)
-            .start_with_context(&self.tracer, &self.context)
+            .start_with_context(&self.tracer, &self.context);
+        span.end_with_timestamp(ended);
     }
 
     fn link(&self) -> Link {
-        let context: SpanContext = self.context.span().span_context().clone();
-        Link::new(context, Vec::new(), 0)
+        let span = self.context.span();
+        let own = span.span_context();
+        // Without the state that its caller sent, which may be long, and would be copied to each of the others.
+        let (trace, span, flags) = (own.trace_id(), own.span_id(), own.trace_flags());
+        Link::new(SpanContext::new(trace, span, flags, false, TraceState::NONE), Vec::new(), 0)
     }
 }
 
@@ -222,6 +233,11 @@ impl Extractor for Headers<'_> {
 }
 
 // === free functions ===
+
+/// The wall clock, by which a collector puts the spans of many processes in order. Nothing else goes by it.
+pub fn now() -> SystemTime {
+    opentelemetry::time::now()
+}
 
 fn count(name: &'static str, number: usize) -> KeyValue {
     KeyValue::new(name, i64::try_from(number).unwrap_or(i64::MAX))

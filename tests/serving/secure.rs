@@ -1,6 +1,6 @@
 //! TLS: who the server is, who its clients are, and certificates that are replaced while it serves.
 
-use std::{ffi::OsString, fs, os::unix::fs::symlink, path::Path};
+use std::{ffi::OsString, fs, os::unix::fs::symlink, path::Path, time::Duration};
 
 use embark_sidecar::pb::client::{Source, embedding_service_client::EmbeddingServiceClient};
 use embark_tests::{
@@ -10,6 +10,11 @@ use embark_tests::{
     sidecar::{Options, request, sources, until},
 };
 use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 
 /// The folder that a server's files are read from: a link, as Kubernetes mounts a Secret.
@@ -97,6 +102,7 @@ async fn what_is_said_is_encrypted_and_who_does_not_trust_the_server_says_why() 
         (vec!["--address", &https, "--tls-ca", &strange], "no TLS with what answers at"),
         (vec!["--address", &https, "--tls-ca", &ca, "--tls-server-name", "other.test"], "no TLS"),
         (vec!["--address", sidecar.grpc()], "a server with TLS wants https://"),
+        (vec!["--address", sidecar.grpc(), "--tls-server-name", "embark.test"], "no TLS"),
         (vec!["--address", &https, "--tls-ca", "missing.crt"], "--tls-ca: missing.crt: cannot be"),
     ] {
         let finished = embed(&arguments).await;
@@ -201,6 +207,24 @@ async fn files_that_cannot_be_used_are_refused_at_the_start() {
         let ended = Sidecar::fail(&options).await;
         assert!(ended.code() == 2 && ended.log.contains(sentence), "{}", ended.log);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_agree_on_encryption_is_given_up_and_holds_no_end_up() {
+    let folder = certificates();
+    let sidecar = Sidecar::start(&options(folder.path(), &Manifest::tiny("tiny"), false)).await;
+    // One that says nothing, and one that stops after the first bytes of a handshake.
+    let mut silent = TcpStream::connect(sidecar.grpc()).await.unwrap();
+    let mut broken = TcpStream::connect(sidecar.grpc()).await.unwrap();
+    broken.write_all(&[0x16, 3, 1]).await.unwrap();
+    for stream in [&mut silent, &mut broken] {
+        // It is the server that ends the connection: cleanly, or with a reset.
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    }
+    assert!(sidecar.metric("embark_tls_handshake_failures_total", &[]).await > 1.5);
+    let _silent = TcpStream::connect(sidecar.grpc()).await.unwrap();
+    // Less than the time that calls in flight are given.
+    timeout(Duration::from_secs(25), sidecar.stop()).await.expect("it ends promptly");
 }
 
 #[tokio::test(flavor = "multi_thread")]

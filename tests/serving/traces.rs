@@ -1,10 +1,11 @@
 //! Traces: a call's stages, as a collector hears of them.
 
-use std::{collections::BTreeSet, ffi::OsString, sync::Arc};
+use std::{collections::BTreeSet, ffi::OsString, fs, net::SocketAddr, path::Path, sync::Arc};
 
 use embark_sidecar::pb::client::EmbedStreamRequest;
 use embark_tests::{
-    Manifest, Sidecar,
+    Authority, Manifest, Sidecar,
+    authority::Subject,
     sidecar::{Options, request, until},
 };
 use opentelemetry_proto::tonic::{
@@ -18,7 +19,10 @@ use opentelemetry_proto::tonic::{
 use parking_lot::Mutex;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status, transport::Server};
+use tonic::{
+    Request, Response, Status,
+    transport::{Identity, Server, ServerTlsConfig},
+};
 
 /// What a collector was sent.
 #[derive(Clone, Default)]
@@ -32,11 +36,15 @@ struct Collector {
 impl Collector {
     /// Listens, and says where.
     async fn start() -> (Self, String) {
+        let (collector, address) = Self::start_by(Server::builder()).await;
+        (collector, format!("http://{address}"))
+    }
+
+    async fn start_by(mut server: Server) -> (Self, SocketAddr) {
         let collector = Collector::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        let service = TraceServiceServer::new(collector.clone());
-        let serving = Server::builder().add_service(service);
+        let address = listener.local_addr().unwrap();
+        let serving = server.add_service(TraceServiceServer::new(collector.clone()));
         tokio::spawn(serving.serve_with_incoming(TcpListenerStream::new(listener)));
         (collector, address)
     }
@@ -81,11 +89,16 @@ impl TraceService for Collector {
 }
 
 /// A sidecar whose traces go there, without delay.
-async fn serve(folder: &std::path::Path, manifest: &Manifest, collector: &str) -> Sidecar {
-    let mut options = Options::new(folder, manifest);
+async fn serve(folder: &Path, manifest: &Manifest, collector: &str) -> Sidecar {
+    serve_with(&Options::new(folder, manifest), collector, &[]).await
+}
+
+/// The same, with further variables of its environment.
+async fn serve_with(options: &Options, collector: &str, variables: &[&str]) -> Sidecar {
     let endpoint = format!("OTEL_EXPORTER_OTLP_ENDPOINT={collector}");
-    options.wrapper = ["env", &endpoint, "OTEL_BSP_SCHEDULE_DELAY=50"].map(OsString::from).to_vec();
-    Sidecar::start(&options).await
+    let wrapper = [&["env", &endpoint, "OTEL_BSP_SCHEDULE_DELAY=50"], variables].concat();
+    let wrapper = wrapper.into_iter().map(OsString::from).collect();
+    Sidecar::start(&Options { wrapper, ..options.clone() }).await
 }
 
 /// A client's span: its trace, and that it is the third span of it.
@@ -133,9 +146,9 @@ async fn a_callers_trace_goes_on_through_the_queue() {
     let (queue, run) = (named(&spans, "queue"), named(&spans, "inference"));
     assert!(queue.end_time_unix_nano <= run.start_time_unix_nano + 1_000_000);
 
-    client.embed(traceparent(request(&["a", "b"]), 8, "01")).await.unwrap();
+    client.embed(traceparent(request(&["a", "b", ""]), 8, "01")).await.unwrap();
     let spans = collector.wait_for(8, &[EMBED]).await;
-    assert_eq!((number(&spans[0], "embark.hits"), spans.len()), (Some(2), 1));
+    assert_eq!((number(&spans[0], "embark.hits"), spans.len()), (Some(2), 1), "the third failed");
     client.embed(traceparent(request(&[""]), 9, "01")).await.unwrap_err();
     let spans = collector.wait_for(9, &[EMBED]).await;
     assert_eq!(number(&spans[0], "rpc.grpc.status_code"), Some(3), "INVALID_ARGUMENT");
@@ -181,6 +194,32 @@ async fn calls_that_share_a_run_link_to_each_other() {
         linked(round).await
     })
     .await;
+    sidecar.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_may_speak_tls_and_the_environment_says_whose_traces_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path(), "ca").unwrap();
+    let hosts = ["127.0.0.1"];
+    let subject =
+        Subject { name: "collector", common_name: "collector", group: None, hosts: &hosts };
+    authority.issue(subject).unwrap();
+    let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
+    let identity = Identity::from_pem(read("collector.crt"), read("collector.key"));
+    let tls = ServerTlsConfig::new().identity(identity);
+    let server = Server::builder().tls_config(tls).unwrap();
+    let (collector, address) = Collector::start_by(server).await;
+    let trusts = format!("SSL_CERT_FILE={}", folder.path().join("ca.crt").display());
+    let named = "OTEL_RESOURCE_ATTRIBUTES=service.name=ours,service.instance.id=one";
+    let options = Options::new(folder.path(), &Manifest::tiny("tiny"));
+    let sidecar = serve_with(&options, &format!("https://{address}"), &[&trusts, named]).await;
+    let mut client = sidecar.embeddings().await;
+    client.embed(traceparent(request(&["a"]), 5, "01")).await.unwrap();
+    collector.wait_for(5, &[EMBED]).await;
+    let services = collector.services.lock().clone();
+    assert!(services.contains("service.name=ours"), "{services:?}");
+    assert!(services.contains("service.instance.id=one"), "{services:?}");
     sidecar.stop().await;
 }
 

@@ -1,8 +1,7 @@
 //! Where the process is called, and what lets callers in: ports, a socket, certificates, tokens.
 
-use std::{future::pending, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use rustls::ServerConfig;
 use tokio::{
     net::TcpListener,
     task::{JoinHandle, spawn_blocking},
@@ -15,9 +14,9 @@ use crate::{
     cli::Failure,
     config::Config,
     grpc::server::Endpoint,
-    listen::{Listener, Socket, tls},
+    listen::{Listener, Secrets, Socket},
     metrics::{EndpointMetrics, SecretKind},
-    secrets::{Named, News, Rotating, tokens::Tokens},
+    secrets::{Named, News},
 };
 
 /// How often files are read.
@@ -28,13 +27,6 @@ pub(super) struct Listeners {
     grpc: TcpListener,
     socket: Option<Socket>,
     admin: TcpListener,
-}
-
-/// What lets callers in, made of files that may change.
-#[derive(Clone, Default)]
-pub struct Secrets {
-    tls: Option<Arc<Rotating<ServerConfig>>>,
-    tokens: Option<Arc<Rotating<Tokens>>>,
 }
 
 // === impl Listeners ===
@@ -78,90 +70,53 @@ impl Listeners {
     }
 }
 
-// === impl Secrets ===
+// === free functions ===
 
-impl Secrets {
-    /// Reads what the arguments name.
-    ///
-    /// # Errors
-    /// A file is missing, or is not what it should be.
-    pub(super) fn read(arguments: &args::Endpoint) -> Result<Self, Failure> {
-        let named = |argument, path: &Option<PathBuf>| {
-            path.as_ref().map(|path| Named { argument, path: path.clone() })
-        };
-        let pair = [
-            named("--tls-cert", &arguments.tls_cert),
-            named("--tls-key", &arguments.tls_key),
-            named("--tls-client-ca", &arguments.tls_client_ca),
-        ];
-        let files: Vec<Named> = pair.into_iter().flatten().collect();
-        let tls = match files.is_empty() {
-            true => None,
-            false => Some(Arc::new(Rotating::read(files, tls::config).map_err(Failure::Usage)?)),
-        };
-        let tokens = match named("--token-file", &arguments.token_file) {
-            None => None,
-            Some(file) => {
-                let tokens = Rotating::read(vec![file], Tokens::parse).map_err(Failure::Usage)?;
-                Some(Arc::new(tokens))
-            }
-        };
-        Ok(Secrets { tls, tokens })
-    }
+/// Reads what lets callers in.
+///
+/// # Errors
+/// A file is missing, or is not what it should be.
+pub(super) fn secrets(arguments: &args::Endpoint) -> Result<Secrets, Failure> {
+    let named = |argument, path: &Option<PathBuf>| {
+        path.as_ref().map(|path| Named { argument, path: path.clone() })
+    };
+    let pair = [
+        named("--tls-cert", &arguments.tls_cert),
+        named("--tls-key", &arguments.tls_key),
+        named("--tls-client-ca", &arguments.tls_client_ca),
+    ];
+    let tls: Vec<Named> = pair.into_iter().flatten().collect();
+    let token = named("--token-file", &arguments.token_file);
+    Secrets::read(tls, token).map_err(Failure::Usage)
+}
 
-    /// Says what anybody on the way can read.
-    pub(super) fn warn_of_cleartext(&self, listen: SocketAddr) {
-        if self.tokens.is_some() && self.tls.is_none() && !listen.ip().is_loopback() {
-            warn!("tokens are asked for without TLS: whoever can listen on the way learns them");
-        }
-    }
-
-    /// Whether connections are encrypted.
-    pub fn has_tls(&self) -> bool {
-        self.tls.is_some()
-    }
-
-    /// Whether callers need a token.
-    pub fn has_token(&self) -> bool {
-        self.tokens.is_some()
-    }
-
-    /// Why files as they are now are not what is used; or empty.
-    pub fn trouble(&self) -> String {
-        let tls = self.tls.iter().map(|tls| tls.trouble());
-        let all = tls.chain(self.tokens.iter().map(|tokens| tokens.trouble()));
-        all.filter(|sentence| !sentence.is_empty()).collect::<Vec<_>>().join("; ")
-    }
-
-    /// Follows the files: one that was replaced is used without a restart, for connections and calls that begin then.
-    pub(super) fn follow(&self, metrics: EndpointMetrics) -> JoinHandle<()> {
-        let secrets = self.clone();
-        tokio::spawn(async move {
-            if secrets.tls.is_none() && secrets.tokens.is_none() {
-                return pending().await;
-            }
-            let mut looks = interval(EVERY);
-            looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                looks.tick().await;
-                let looking = secrets.clone();
-                // Off the threads that answer: a file system may take its time.
-                match spawn_blocking(move || looking.look()).await {
-                    Ok(news) => news.into_iter().for_each(|(kind, new)| hear(&metrics, kind, &new)),
-                    Err(error) => return error!("secrets are not followed any more: {error}"),
-                }
-            }
-        })
-    }
-
-    fn look(&self) -> Vec<(SecretKind, News)> {
-        let tls = self.tls.as_ref().and_then(|tls| tls.look()).map(|new| (SecretKind::Tls, new));
-        let token = self.tokens.as_ref().and_then(|tokens| tokens.look());
-        tls.into_iter().chain(token.map(|new| (SecretKind::Token, new))).collect()
+/// Says what anybody on the way can read.
+pub(super) fn warn_of_cleartext(secrets: &Secrets, listen: SocketAddr) {
+    if secrets.tokens.is_some() && secrets.tls.is_none() && !listen.ip().is_loopback() {
+        warn!("tokens are asked for without TLS: whoever can listen on the way learns them");
     }
 }
 
-// === free functions ===
+/// Follows the files: one that was replaced is used without a restart, for connections and calls that begin then.
+pub(super) fn follow(secrets: &Secrets, metrics: EndpointMetrics) -> JoinHandle<()> {
+    let secrets = secrets.clone();
+    tokio::spawn(async move {
+        if secrets.tls.is_none() && secrets.tokens.is_none() {
+            return;
+        }
+        let mut looks = interval(EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            let looking = secrets.clone();
+            // Off the threads that answer: a file system may take its time.
+            match spawn_blocking(move || looking.look()).await {
+                Ok(news) => news.into_iter().for_each(|(kind, new)| hear(&metrics, kind, &new)),
+                Err(error) => return error!("secrets are not followed any more: {error}"),
+            }
+        }
+    })
+}
 
 fn hear(metrics: &EndpointMetrics, kind: SecretKind, new: &News) {
     let what = match kind {

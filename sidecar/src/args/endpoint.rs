@@ -45,18 +45,27 @@ pub struct Address {
 pub struct Access {
     /// Authorities that vouch for the server, in PEM; by default those that the system trusts. The address is an https
     /// one then.
-    #[arg(long, value_name = "FILE", env = "EMBARK_TLS_CA")]
+    #[arg(long, value_name = "FILE")]
     pub tls_ca: Option<PathBuf>,
     /// The client's certificate, in PEM.
-    #[arg(long, value_name = "FILE", requires = "tls_key", env = "EMBARK_TLS_CERT")]
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
     /// Its private key, in PEM.
-    #[arg(long, value_name = "FILE", requires = "tls_cert", env = "EMBARK_TLS_KEY")]
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
     /// The name that the server's certificate must have; by default the address's.
     #[arg(long, value_name = "NAME")]
     pub tls_server_name: Option<String>,
     /// A file with a bearer token; the first line counts.
-    #[arg(long, value_name = "FILE", env = "EMBARK_TOKEN_FILE")]
+    #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+}
+
+// === impl Access ===
+
+impl Access {
+    /// Whether something is said that only TLS has.
+    pub fn speaks_of_tls(&self) -> bool {
+        self.tls_ca.is_some() || self.tls_cert.is_some() || self.tls_server_name.is_some()
+    }
 }

@@ -124,11 +124,16 @@ impl Worker {
         self.metrics.batch.busy.inc_by(ran.as_secs_f64());
         let waited = queued.iter().sum::<Duration>();
         self.metrics.batch.queue_wait.inc_by(waited.as_secs_f64());
-        trace_run(&jobs, &queued, ran);
+        let traces = jobs.iter().zip(&queued).map(|(job, queued)| (job.claim.trace(), *queued));
+        let traces: Vec<(Trace, Duration)> = traces.filter(|(trace, _)| trace.is_on()).collect();
+        let run = trace::Run { ended: trace::now(), took: ran, rows: jobs.len() };
         for ((job, queued), result) in jobs.into_iter().zip(queued).zip(outcomes) {
             self.metrics.stage(Stage::Queue, queued.as_secs_f64());
             job.claim.complete(Outcome { result, queued, ran });
         }
+        // Nobody waits for this.
+        let rows = traces.iter().map(|(trace, queued)| trace::Row { trace, queued: *queued });
+        Trace::run(rows, run);
     }
 
     /// As many outcomes as rows.
@@ -204,14 +209,6 @@ pub fn give_way() {
     if let Err(error) = rustix::process::setpriority_process(None, NICE) {
         tracing::debug!(%error, "a compute thread keeps its priority");
     }
-}
-
-/// Adds a run to the traces of the calls that have rows in it.
-fn trace_run(jobs: &[Job], queued: &[Duration], ran: Duration) {
-    let traces: Vec<Trace> = jobs.iter().map(|job| job.claim.trace()).collect();
-    let rows =
-        traces.iter().zip(queued).map(|(trace, queued)| trace::Row { trace, queued: *queued });
-    Trace::run(rows, jobs.len(), ran);
 }
 
 fn no_vector() -> Error {

@@ -14,7 +14,7 @@ use tokio::{net::lookup_host, time::timeout};
 use super::Failure;
 use crate::{
     args::{self, Access, Address},
-    grpc::client::{Before, CallFailed, Client, Forgotten, Scope},
+    grpc::client::{Before, CallFailed, Client, Forgotten, PodsName, Scope},
 };
 
 /// Pods that are called at a time.
@@ -23,6 +23,8 @@ const AT_ONCE: usize = 16;
 const LOOKUP_LIMIT: Duration = Duration::from_secs(10);
 /// What may stand before a name, as gRPC's own clients have it.
 const DNS: &str = "dns:///";
+/// The same, of servers that speak TLS.
+const HTTPS: &str = "https://";
 
 /// What every pod is asked.
 ///
@@ -83,7 +85,7 @@ impl Ask {
 // === free functions ===
 
 /// Asks every server, some at a time, and prints what each says, by address.
-async fn every(addresses: &BTreeMap<SocketAddr, String>, ask: &Ask) -> Result<(), Failure> {
+async fn every(addresses: &BTreeMap<SocketAddr, PodsName>, ask: &Ask) -> Result<(), Failure> {
     let calls = stream::iter(addresses).map(|(address, name)| async move {
         let client = Client::connect_to(*address, name, &ask.access).await;
         (address.to_string(), ask.of(client).await)
@@ -116,7 +118,7 @@ fn print(address: &str, answer: &Result<Forgotten, CallFailed>) -> io::Result<()
 }
 
 /// Every address that the names stand for, each once, with the host's name.
-async fn addresses(names: &str) -> Result<BTreeMap<SocketAddr, String>, Failure> {
+async fn addresses(names: &str) -> Result<BTreeMap<SocketAddr, PodsName>, Failure> {
     let mut addresses = BTreeMap::new();
     for name in names.split(',') {
         addresses.extend(resolve(name.trim()).await?);
@@ -124,21 +126,29 @@ async fn addresses(names: &str) -> Result<BTreeMap<SocketAddr, String>, Failure>
     Ok(addresses)
 }
 
-async fn resolve(name: &str) -> Result<BTreeMap<SocketAddr, String>, Failure> {
+async fn resolve(name: &str) -> Result<BTreeMap<SocketAddr, PodsName>, Failure> {
     let (usage, run) = (
         |what: &str| Failure::Usage(format!("--all-pods: {name:?} {what}")),
         |what: &str| Failure::Run(format!("--all-pods: {name:?} {what}")),
     );
-    let target = name.strip_prefix(DNS).unwrap_or(name);
+    let (is_https, target) = match name.strip_prefix(HTTPS) {
+        Some(target) => (true, target),
+        None => (false, name.strip_prefix(DNS).unwrap_or(name)),
+    };
     let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
     let host = match target.rsplit_once(':') {
         Some((host, port)) if !host.is_empty() && is_port(port) && !target.contains('/') => host,
-        _ => return Err(usage("is not dns:///HOST:PORT or HOST:PORT, or several behind commas")),
+        _ => {
+            return Err(usage(
+                "is not dns:///HOST:PORT, https://HOST:PORT or HOST:PORT, or several behind commas",
+            ));
+        }
     };
+    let pods = PodsName { host: host.trim_matches(['[', ']']).to_owned(), is_https };
     let found = timeout(LOOKUP_LIMIT, lookup_host(target)).await;
     let found = found.map_err(|_| run(&format!("was not resolved within {LOOKUP_LIMIT:?}")))?;
     // A headless Service has no address while none of its pods is ready.
     let found = found.map_err(|error| run(&format!("resolves to no address: {error}")))?;
-    let found: BTreeMap<_, _> = found.map(|address| (address, host.to_owned())).collect();
+    let found: BTreeMap<_, _> = found.map(|address| (address, pods.clone())).collect();
     if found.is_empty() { Err(run("resolves to no address")) } else { Ok(found) }
 }

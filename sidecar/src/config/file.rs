@@ -6,7 +6,7 @@ use std::{fs::File, io::Read as _, path::Path};
 ///
 /// # Errors
 /// What is wrong with it, a sentence with its path.
-pub(super) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
+pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(limit + 1).read_to_end(&mut bytes))
@@ -18,6 +18,6 @@ pub(super) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
 }
 
 /// The sentence for a file or folder that cannot be read.
-pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> String {
+pub fn unreadable(path: &Path, error: &std::io::Error) -> String {
     format!("{}: cannot be read: {error}", path.display())
 }

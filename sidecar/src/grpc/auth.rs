@@ -25,12 +25,13 @@ const SCHEME: &str = "bearer";
 /// What is allowed, for sentences. The value is in none.
 const ALLOWED: &str = "Bearer TOKEN, with a token that the server knows";
 
-/// Asks for a token.
+/// Asks for a token, where the door is not open.
 #[derive(Clone)]
-pub(super) struct Auth {
-    /// Those that open the door; `None`: it is open.
-    pub(super) tokens: Option<Arc<Rotating<Tokens>>>,
-    pub(super) metrics: EndpointMetrics,
+pub(super) struct Auth(Option<Arc<Door>>);
+
+struct Door {
+    tokens: Arc<Rotating<Tokens>>,
+    metrics: EndpointMetrics,
 }
 
 /// A service behind the door.
@@ -43,18 +44,23 @@ pub(super) struct Guarded<S> {
 // === impl Auth ===
 
 impl Auth {
+    /// Asks for one of these; `None`: for nothing.
+    pub(super) fn by(tokens: Option<Arc<Rotating<Tokens>>>, metrics: EndpointMetrics) -> Self {
+        Auth(tokens.map(|tokens| Arc::new(Door { tokens, metrics })))
+    }
+
     fn admits(&self, path: &str, headers: &HeaderMap) -> Result<(), Error> {
-        let Some(tokens) = &self.tokens else { return Ok(()) };
+        let Some(door) = &self.0 else { return Ok(()) };
         if OPEN.iter().any(|open| path.starts_with(open)) {
             return Ok(());
         }
         let what = match headers.get(AUTHORIZATION).map(|value| token(value.as_bytes())) {
-            Some(Some(token)) if tokens.load().know(token) => return Ok(()),
+            Some(Some(token)) if door.tokens.load().know(token) => return Ok(()),
             Some(Some(_)) => "has a token that the server does not know",
             Some(None) => "is not a bearer token",
             None => "is missing",
         };
-        self.metrics.unauthenticated();
+        door.metrics.unauthenticated();
         Err(unauthenticated(what))
     }
 }

@@ -6,6 +6,7 @@ mod once;
 
 use std::time::Duration;
 
+pub use connect::PodsName;
 use connect::{Door, tls_trouble};
 pub use forget::{Before, Forgotten, NotATime, Scope};
 pub use once::{Asked, Called};
@@ -149,7 +150,7 @@ impl Client {
         if has_reason(status) || (is_of_server(status) && known.contains(&status.code())) {
             return sentence(status);
         }
-        if self.is_tls {
+        if self.is_tls && !is_of_server(status) {
             // By TLS 1.3 a client learns only now that its certificate was missed, if the server's word of it came through.
             let why = tls_trouble(status)
                 .unwrap_or_else(|| "it may want a certificate (--tls-cert)".to_owned());

@@ -22,6 +22,9 @@ use crate::{
     trace::{Trace, Tracer},
 };
 
+/// The service, as traces name it.
+const SERVICE: &str = "embark.v1.EmbeddingService";
+
 #[derive(Clone)]
 pub(super) struct Embeddings {
     pub(super) models: ServedModels,
@@ -30,9 +33,6 @@ pub(super) struct Embeddings {
     pub(super) stopped: watch::Receiver<bool>,
     pub(super) tracer: Tracer,
 }
-
-/// The service, as traces name it.
-const SERVICE: &str = "embark.v1.EmbeddingService";
 
 // === impl Embeddings ===
 

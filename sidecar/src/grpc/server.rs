@@ -167,7 +167,7 @@ pub async fn serve_routes(
         let _ = stopped.wait_for(|stopped| *stopped).await;
     };
     Server::builder()
-        .layer(Auth { tokens, metrics })
+        .layer(Auth::by(tokens, metrics))
         .layer(InFlight::of(limits.memory_bytes, limits.request_bytes, calls_shed))
         .max_connection_age(limits.connection_age)
         .max_connection_age_grace(AGE_GRACE)

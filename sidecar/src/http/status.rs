@@ -22,8 +22,8 @@ pub(super) fn report(admin: &Admin) -> Report {
         ready: readiness.is_ok(),
         message: readiness.err().unwrap_or_default(),
         endpoint: EndpointReport {
-            tls: admin.secrets.has_tls(),
-            token: admin.secrets.has_token(),
+            tls: admin.secrets.tls.is_some(),
+            token: admin.secrets.tokens.is_some(),
             message: admin.secrets.trouble(),
         },
         models: admin.models.iter().map(|model| of_model(model)).collect(),

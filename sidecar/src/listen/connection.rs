@@ -43,12 +43,47 @@ pub(super) enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+/// A stream that bytes can go through.
+enum Open<'a> {
+    Tcp(Pin<&'a mut TcpStream>),
+    Unix(Pin<&'a mut UnixStream>),
+    Tls(Pin<&'a mut TlsStream<TcpStream>>),
+}
+
 // === impl Connection ===
 
 impl Connection {
     pub(super) fn new(stream: Stream, too_late: TooLate, room: OwnedSemaphorePermit) -> Self {
         let (preface_left, too_late) = (PREFACE_BYTES, Some(too_late));
         Connection { stream, preface_left, too_late, _room: room }
+    }
+
+    /// Ready once bytes can go through, in whichever direction they are to go first; an error when it takes too long to
+    /// agree on encryption.
+    fn poll_open(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Open<'_>>> {
+        if let Stream::Handshake(accept, metrics) = &mut self.stream {
+            let agreed = match Pin::new(accept.as_mut()).poll(context) {
+                Poll::Ready(agreed) => agreed,
+                Poll::Pending => match &mut self.too_late {
+                    Some(limit) => Err(ready!(limit.as_mut().poll(context).map(|()| too_late()))),
+                    None => return Poll::Pending,
+                },
+            };
+            match agreed {
+                Ok(stream) => self.stream = Stream::Tls(Box::new(stream)),
+                Err(error) => {
+                    metrics.handshake_failed();
+                    debug!("a client's TLS handshake failed: {error}");
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
+        Poll::Ready(match &mut self.stream {
+            Stream::Tcp(stream) => Ok(Open::Tcp(Pin::new(stream))),
+            Stream::Unix(stream) => Ok(Open::Unix(Pin::new(stream))),
+            Stream::Tls(stream) => Ok(Open::Tls(Pin::new(stream.as_mut()))),
+            Stream::Handshake(..) => Err(io::ErrorKind::NotConnected.into()),
+        })
     }
 }
 
@@ -59,7 +94,11 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = self.stream.poll_read(context, buffer);
+        let read = match ready!(self.poll_open(context))? {
+            Open::Tcp(stream) => stream.poll_read(context, buffer),
+            Open::Unix(stream) => stream.poll_read(context, buffer),
+            Open::Tls(stream) => stream.poll_read(context, buffer),
+        };
         if self.too_late.is_none() {
             return read;
         }
@@ -68,9 +107,9 @@ impl AsyncRead for Connection {
             self.too_late = None;
         }
         match &mut self.too_late {
-            Some(too_late) if read.is_pending() => too_late.as_mut().poll(context).map(|()| {
-                Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not speak HTTP/2"))
-            }),
+            Some(limit) if read.is_pending() => {
+                limit.as_mut().poll(context).map(|()| Err(too_late()))
+            }
             _ => read,
         }
     }
@@ -82,7 +121,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match ready!(self.stream.poll_open(context))? {
+        match ready!(self.poll_open(context))? {
             Open::Tcp(stream) => stream.poll_write(context, bytes),
             Open::Unix(stream) => stream.poll_write(context, bytes),
             Open::Tls(stream) => stream.poll_write(context, bytes),
@@ -94,7 +133,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match ready!(self.stream.poll_open(context))? {
+        match ready!(self.poll_open(context))? {
             Open::Tcp(stream) => stream.poll_write_vectored(context, parts),
             Open::Unix(stream) => stream.poll_write_vectored(context, parts),
             Open::Tls(stream) => stream.poll_write_vectored(context, parts),
@@ -106,7 +145,7 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match ready!(self.stream.poll_open(context))? {
+        match ready!(self.poll_open(context))? {
             Open::Tcp(stream) => stream.poll_flush(context),
             Open::Unix(stream) => stream.poll_flush(context),
             Open::Tls(stream) => stream.poll_flush(context),
@@ -118,7 +157,7 @@ impl AsyncWrite for Connection {
         if matches!(self.stream, Stream::Handshake(..)) {
             return Poll::Ready(Ok(()));
         }
-        match ready!(self.stream.poll_open(context))? {
+        match ready!(self.poll_open(context))? {
             Open::Tcp(stream) => stream.poll_shutdown(context),
             Open::Unix(stream) => stream.poll_shutdown(context),
             Open::Tls(stream) => stream.poll_shutdown(context),
@@ -132,45 +171,8 @@ impl Connected for Connection {
     fn connect_info(&self) {}
 }
 
-/// A stream that bytes can go through.
-enum Open<'a> {
-    Tcp(Pin<&'a mut TcpStream>),
-    Unix(Pin<&'a mut UnixStream>),
-    Tls(Pin<&'a mut TlsStream<TcpStream>>),
-}
+// === free functions ===
 
-// === impl Stream ===
-
-impl Stream {
-    fn poll_read(
-        &mut self,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match ready!(self.poll_open(context))? {
-            Open::Tcp(stream) => stream.poll_read(context, buffer),
-            Open::Unix(stream) => stream.poll_read(context, buffer),
-            Open::Tls(stream) => stream.poll_read(context, buffer),
-        }
-    }
-
-    /// Ready once both sides have agreed, in whichever direction bytes are to go first.
-    fn poll_open(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Open<'_>>> {
-        if let Stream::Handshake(accept, metrics) = self {
-            match ready!(Pin::new(accept.as_mut()).poll(context)) {
-                Ok(stream) => *self = Stream::Tls(Box::new(stream)),
-                Err(error) => {
-                    metrics.handshake_failed();
-                    debug!("a client's TLS handshake failed: {error}");
-                    return Poll::Ready(Err(error));
-                }
-            }
-        }
-        Poll::Ready(match self {
-            Stream::Tcp(stream) => Ok(Open::Tcp(Pin::new(stream))),
-            Stream::Unix(stream) => Ok(Open::Unix(Pin::new(stream))),
-            Stream::Tls(stream) => Ok(Open::Tls(Pin::new(stream.as_mut()))),
-            Stream::Handshake(..) => Err(io::ErrorKind::NotConnected.into()),
-        })
-    }
+fn too_late() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the client does not speak HTTP/2")
 }

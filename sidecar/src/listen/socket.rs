@@ -2,13 +2,14 @@
 
 use std::{
     fs, io,
-    os::unix::{
-        fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
-        net::UnixStream,
-    },
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with},
+};
 use tokio::net::UnixListener;
 use tracing::warn;
 
@@ -34,7 +35,7 @@ pub enum NoSocket {
     InUse,
     /// The system refused.
     #[error("cannot be listened on: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
 }
 
 // === impl Socket ===
@@ -47,15 +48,16 @@ impl Socket {
     pub fn bind(path: &Path) -> Result<Self, NoSocket> {
         match fs::symlink_metadata(path) {
             Ok(found) if !found.file_type().is_socket() => return Err(NoSocket::Occupied),
-            Ok(_) if UnixStream::connect(path).is_ok() => return Err(NoSocket::InUse),
-            Ok(_) => fs::remove_file(path)?,
+            Ok(_) => remove_left_over(path)?,
             // Binding says what is the matter.
             Err(_) => {}
         }
-        let listener = UnixListener::bind(path)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
-        let file = number(path)?;
-        Ok(Socket { listener, path: path.to_owned(), file })
+        let listener = UnixListener::bind(path).map_err(NoSocket::Io)?;
+        let file = number(path).map_err(NoSocket::Io)?;
+        // From here on its file goes with it.
+        let socket = Socket { listener, path: path.to_owned(), file };
+        fs::set_permissions(path, fs::Permissions::from_mode(MODE)).map_err(NoSocket::Io)?;
+        Ok(socket)
     }
 
     /// Its path.
@@ -79,6 +81,21 @@ impl Drop for Socket {
 
 // === free functions ===
 
+/// Removes the socket of a process that has gone, of which connecting says that nobody listens. Whatever else it says,
+/// the file is somebody's.
+fn remove_left_over(path: &Path) -> Result<(), NoSocket> {
+    let address = SocketAddrUnix::new(path).map_err(|error| NoSocket::Io(error.into()))?;
+    let kind = (AddressFamily::UNIX, SocketType::STREAM);
+    // A process that stands still, with callers waiting, is not waited for.
+    let ours = socket_with(kind.0, kind.1, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None);
+    let ours = ours.map_err(|error| NoSocket::Io(error.into()))?;
+    match connect(&ours, &address) {
+        Err(Errno::CONNREFUSED) => fs::remove_file(path).map_err(NoSocket::Io),
+        Ok(()) | Err(Errno::AGAIN | Errno::INPROGRESS) => Err(NoSocket::InUse),
+        Err(error) => Err(NoSocket::Io(error.into())),
+    }
+}
+
 fn number(path: &Path) -> io::Result<(u64, u64)> {
     let found = fs::symlink_metadata(path)?;
     Ok((found.dev(), found.ino()))
@@ -86,6 +103,8 @@ fn number(path: &Path) -> io::Result<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::{UnixDatagram, UnixStream};
+
     use super::*;
 
     #[tokio::test]
@@ -106,6 +125,11 @@ mod tests {
         drop(second);
         assert!(!path.exists());
 
+        // Another program's, of another kind.
+        let _datagrams = UnixDatagram::bind(&path).unwrap();
+        assert!(matches!(Socket::bind(&path), Err(NoSocket::Io(_))));
+        assert!(path.exists());
+        fs::remove_file(&path).unwrap();
         fs::write(&path, "a file").unwrap();
         assert!(matches!(Socket::bind(&path), Err(NoSocket::Occupied)));
         assert_eq!(fs::read(&path).unwrap(), b"a file");

@@ -17,7 +17,7 @@ const H2: &[u8] = b"h2";
 ///
 /// # Errors
 /// One of them is none, or they do not fit each other.
-pub fn config(contents: &[Content]) -> Result<ServerConfig, String> {
+pub(super) fn config(contents: &[Content]) -> Result<ServerConfig, String> {
     let (chain, key, authorities) = match contents {
         [chain, key] => (chain, key, None),
         [chain, key, authorities] => (chain, key, Some(authorities)),
@@ -32,8 +32,10 @@ pub fn config(contents: &[Content]) -> Result<ServerConfig, String> {
             ServerConfig::builder().with_client_cert_verifier(verifier)
         }
     };
-    let mut config = builder.with_single_cert(certificates(chain)?, secret).map_err(|error| {
-        key.wrong(format!("does not serve the certificate of --tls-cert: {error}"))
+    let config = builder.with_single_cert(certificates(chain)?, secret);
+    let mut config = config.map_err(|error| match error {
+        rustls::Error::InvalidCertificate(_) => chain.wrong(error),
+        _ => key.wrong(format!("does not serve the certificate of --tls-cert: {error}")),
     })?;
     config.alpn_protocols = vec![H2.to_owned()];
     Ok(config)

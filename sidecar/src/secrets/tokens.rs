@@ -20,13 +20,12 @@ impl Tokens {
     pub fn parse(contents: &[Content]) -> Result<Self, String> {
         let mut tokens = Vec::new();
         for content in contents {
-            let lines = content.bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
-            for (number, line) in (1..).zip(lines) {
+            for (number, line) in (1..).zip(lines(&content.bytes)) {
                 if !line.iter().all(u8::is_ascii_graphic) {
                     let allowed = "a token has visible ASCII characters and no spaces";
-                    return Err(content.wrong(format!("line {number} is no token; {allowed}")));
+                    return Err(content.wrong(format!("token {number} is none; {allowed}")));
                 }
-                tokens.extend((!line.is_empty()).then(|| blake3::hash(line)));
+                tokens.push(blake3::hash(line));
             }
             if tokens.is_empty() || tokens.len() > MOST {
                 let found = tokens.len();
@@ -42,6 +41,14 @@ impl Tokens {
         let hash = blake3::hash(token);
         self.0.iter().fold(false, |known, other| known | (*other == hash))
     }
+}
+
+// === free functions ===
+
+/// The lines that are not blank, without what is blank around them.
+pub fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    lines.filter(|line| !line.is_empty())
 }
 
 #[cfg(test)]
@@ -73,8 +80,8 @@ mod tests {
         for (text, what) in [
             (&b""[..], "has 0 tokens; it must have 1 to 64"),
             (b"\n \n", "has 0 tokens"),
-            (b"good\nse cret", "line 2 is no token"),
-            ("sécret".as_bytes(), "line 1 is no token"),
+            (b"good\nse cret", "token 2 is none"),
+            ("sécret".as_bytes(), "token 1 is none"),
             (&b"a\n".repeat(65), "has 65 tokens"),
         ] {
             let error = tokens(text).err().unwrap();

@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-use opentelemetry::{KeyValue, trace::TracerProvider as _};
-use opentelemetry_otlp::SpanExporter;
+use opentelemetry::{Key, KeyValue, trace::TracerProvider as _};
+use opentelemetry_otlp::{SpanExporter, WithTonicConfig as _};
 use opentelemetry_sdk::{
     Resource,
     error::OTelSdkResult,
@@ -15,6 +15,7 @@ use opentelemetry_sdk::{
 };
 use prometheus_client::metrics::counter::Counter;
 use tokio::task::spawn_blocking;
+use tonic::transport::ClientTlsConfig;
 use tracing::{info, warn};
 
 use super::Tracer;
@@ -25,7 +26,7 @@ const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORT
 const PROTOCOLS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
 /// The only way that is built in.
 const GRPC: &str = "grpc";
-/// What the process is called where OTEL_SERVICE_NAME does not say it.
+/// What the process is called where the environment does not say it.
 const SERVICE_NAME: &str = "embark-sidecar";
 /// How long the last spans may take to go out at the end.
 const LAST_WITHIN: Duration = Duration::from_secs(5);
@@ -47,7 +48,7 @@ pub enum NoTraces {
     },
     /// Something of it is malformed.
     #[error("{0}: traces cannot be sent there: {1}")]
-    Endpoint(&'static str, #[source] opentelemetry_otlp::ExporterBuildError),
+    Endpoint(&'static str, opentelemetry_otlp::ExporterBuildError),
 }
 
 /// Says that spans are lost, and that they are not any more.
@@ -61,8 +62,8 @@ struct Telling {
 // === impl Export ===
 
 impl Export {
-    /// Starts what the environment asks for, on the runtime at hand. `instance` is what the process calls itself; spans that
-    /// are lost are counted in `failures`, by the batches that they were in.
+    /// Starts what the environment asks for, on the runtime at hand. `instance` is what the process calls itself; batches of
+    /// spans that the collector does not take are counted in `failures`.
     ///
     /// # Errors
     /// What it asks for cannot be had.
@@ -70,7 +71,8 @@ impl Export {
         let Some(endpoint) = ENDPOINTS.into_iter().find(|name| said(name).is_some()) else {
             return Ok(Export(None));
         };
-        let is_off = said("OTEL_SDK_DISABLED").is_some_and(|value| value == "true")
+        let is_off = said("OTEL_SDK_DISABLED")
+            .is_some_and(|value| value.eq_ignore_ascii_case("true"))
             || said("OTEL_TRACES_EXPORTER").is_some_and(|value| value == "none");
         if is_off {
             return Ok(Export(None));
@@ -79,7 +81,12 @@ impl Export {
         if let Some((name, value)) = protocol.filter(|(_, value)| value != GRPC) {
             return Err(NoTraces::Protocol { name, value });
         }
-        let exporter = SpanExporter::builder().with_tonic().build();
+        let mut builder = SpanExporter::builder().with_tonic();
+        if said(endpoint).is_some_and(|address| !address.starts_with("http://")) {
+            // Those that the system trusts; none are by default.
+            builder = builder.with_tls_config(ClientTlsConfig::new().with_enabled_roots());
+        }
+        let exporter = builder.build();
         let exporter = exporter.map_err(|error| NoTraces::Endpoint(endpoint, error))?;
         let telling = Telling { exporter, failures, is_failing: AtomicBool::new(false) };
         let provider = SdkTracerProvider::builder()
@@ -135,15 +142,22 @@ impl opentelemetry_sdk::trace::SpanExporter for Telling {
 
 // === free functions ===
 
+/// What the environment says of the process, and what it leaves out.
 fn resource(instance: &str) -> Resource {
-    let resource = Resource::builder().with_attributes([
-        KeyValue::new("service.instance.id", instance.to_owned()),
-        KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-    ]);
-    match said("OTEL_SERVICE_NAME") {
-        Some(_) => resource.build(),
-        None => resource.with_service_name(SERVICE_NAME).build(),
-    }
+    let found = Resource::builder().build();
+    let lacks = |key: &'static str| match found.get(&Key::from_static_str(key)) {
+        None => true,
+        // What the library says for want of a name.
+        Some(value) => value.as_str().starts_with("unknown_service"),
+    };
+    let ours = [
+        ("service.name", SERVICE_NAME.to_owned()),
+        ("service.instance.id", instance.to_owned()),
+        ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
+    ];
+    let missing = ours.into_iter().filter(|(key, _)| lacks(key));
+    let missing = missing.map(|(key, value)| KeyValue::new(key, value));
+    Resource::builder().with_attributes(missing).build()
 }
 
 /// A variable of the environment; an empty one says nothing.

@@ -1,6 +1,11 @@
 //! How a server is reached: where it is, what is trusted, and what the client proves itself with.
 
-use std::{error::Error, io, net::SocketAddr, path::Path};
+use std::{
+    error::Error,
+    io,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
 
 use embark_crds::contract::GRPC_PORT;
 use tonic::{
@@ -9,12 +14,13 @@ use tonic::{
     service::{Interceptor, interceptor::InterceptedService},
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri},
 };
+use tracing::warn;
 
 use super::{ANSWER_LIMIT, CallFailed, Client, REPLY_BYTES};
 use crate::{
     args::{Access, Address},
     pb::client::embedding_service_client::EmbeddingServiceClient,
-    secrets::{Named, pem},
+    secrets::{Named, pem, tokens},
 };
 
 /// A connection whose calls show a token.
@@ -23,6 +29,15 @@ pub(super) type Door = InterceptedService<Channel, Bearer>;
 /// What calls show, if anything.
 #[derive(Clone, Debug)]
 pub(super) struct Bearer(Option<AsciiMetadataValue>);
+
+/// A name that several addresses stand behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodsName {
+    /// The host, which the servers' certificate must have; without brackets.
+    pub host: String,
+    /// Whether it was said that they speak TLS.
+    pub is_https: bool,
+}
 
 /// Where a server is.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,21 +69,22 @@ impl Client {
         Self::open(endpoint, shown, access).await
     }
 
-    /// Connects to one of the addresses that a name stands for.
+    /// Connects to one of the addresses that a name stands for, encrypted where the access or the name says so.
     ///
     /// # Errors
     /// As for [`Client::connect`].
     pub async fn connect_to(
         pod: SocketAddr,
-        name: &str,
+        name: &PodsName,
         access: &Access,
     ) -> Result<Self, CallFailed> {
+        let is_tls = name.is_https || access.speaks_of_tls();
         let mut access = access.clone();
-        access.tls_server_name.get_or_insert_with(|| name.to_owned());
-        let Place::Tcp { uri, tls } = place(&pod.to_string())? else {
+        access.tls_server_name.get_or_insert_with(|| name.host.clone());
+        let Place::Tcp { uri, .. } = place(&pod.to_string())? else {
             return Err(CallFailed(format!("{pod} is no address")));
         };
-        Self::open(of_tcp(uri, tls, &access)?, pod.to_string(), &access).await
+        Self::open(of_tcp(uri, Some(is_tls), &access)?, pod.to_string(), &access).await
     }
 
     async fn open(
@@ -100,15 +116,6 @@ impl Interceptor for Bearer {
             request.metadata_mut().insert("authorization", value.clone());
         }
         Ok(request)
-    }
-}
-
-// === impl Access ===
-
-impl Access {
-    /// Whether something is said that only TLS has.
-    fn speaks_of_tls(&self) -> bool {
-        self.tls_ca.is_some() || self.tls_cert.is_some()
     }
 }
 
@@ -154,6 +161,9 @@ fn of_tcp(uri: Uri, tls: Option<bool>, access: &Access) -> Result<Endpoint, Call
     };
     let endpoint = |uri| Endpoint::from(uri).tcp_nodelay(true).connect_timeout(ANSWER_LIMIT);
     if !is_tls {
+        if access.token_file.is_some() && !is_loopback(&uri) {
+            warn!("the token goes to {uri} unencrypted: whoever can listen on the way learns it");
+        }
         return Ok(endpoint(uri));
     }
     let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
@@ -164,6 +174,11 @@ fn of_tcp(uri: Uri, tls: Option<bool>, access: &Access) -> Result<Endpoint, Call
         let why = error.source().map_or_else(|| error.to_string(), ToString::to_string);
         CallFailed(format!("TLS cannot be used: {why}"))
     })
+}
+
+fn is_loopback(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 fn of_socket(path: &str) -> Result<Endpoint, CallFailed> {
@@ -198,8 +213,7 @@ fn bearer(access: &Access) -> Result<Bearer, CallFailed> {
     let Some(path) = &access.token_file else { return Ok(Bearer(None)) };
     let named = Named { argument: "--token-file", path: path.clone() };
     let content = named.read().map_err(CallFailed)?;
-    let mut lines = content.bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
-    let token = lines.find(|line| !line.is_empty()).unwrap_or_default();
+    let token = tokens::lines(&content.bytes).next().unwrap_or_default();
     let is_token = !token.is_empty() && token.iter().all(u8::is_ascii_graphic);
     let value = AsciiMetadataValue::try_from([b"Bearer ", token].concat());
     match value {
