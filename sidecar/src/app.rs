@@ -240,12 +240,14 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
+/// SIGHUP too: it says that the terminal is gone. Files are read again without being told.
 async fn ended_by_signal() -> &'static str {
     let (term, int) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    match (term, int) {
-        (Ok(mut term), Ok(mut int)) => tokio::select! {
+    match (term, int, signal(SignalKind::hangup())) {
+        (Ok(mut term), Ok(mut int), Ok(mut hangup)) => tokio::select! {
             _ = term.recv() => "SIGTERM",
             _ = int.recv() => "SIGINT",
+            _ = hangup.recv() => "SIGHUP",
         },
         _ => {
             warn!("signals cannot be listened for; only a kill ends the process");

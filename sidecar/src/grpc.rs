@@ -8,6 +8,7 @@ pub mod codec;
 mod convert;
 mod deadline;
 mod embedding_service;
+mod ending;
 pub(crate) mod fuzzing;
 pub mod health;
 mod in_flight;

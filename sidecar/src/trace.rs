@@ -23,6 +23,9 @@ use opentelemetry_sdk::{propagation::TraceContextPropagator, trace::SdkTracer};
 
 pub use export::{Export, NoTraces};
 
+/// Codes of gRPC that OpenTelemetry takes for the server's failures: UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL,
+/// UNAVAILABLE and DATA_LOSS.
+const OF_THE_SERVER: [i32; 6] = [2, 4, 12, 13, 14, 15];
 /// The most other calls that a run's span links to.
 const MOST_LINKS: usize = 32;
 
@@ -167,7 +170,10 @@ impl Begun {
         let span = call.context.span();
         span.set_attribute(KeyValue::new("rpc.grpc.status_code", i64::from(code)));
         if let Some(sentence) = failure {
-            span.set_status(Status::error(sentence.to_owned()));
+            span.set_attribute(KeyValue::new("embark.error", sentence.to_owned()));
+            if OF_THE_SERVER.contains(&code) {
+                span.set_status(Status::error(sentence.to_owned()));
+            }
         }
     }
 }

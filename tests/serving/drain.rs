@@ -15,6 +15,10 @@ use tonic::{Code, Status};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest,
+};
 
 /// Less than the time that a server waits for calls which do not end.
 const PROMPTLY: Duration = Duration::from_secs(25);
@@ -248,4 +252,22 @@ async fn under_load_each_call_is_answered_or_told_that_the_server_is_not_there()
         println!("{wait:?}: {kept} of {} were kept", answered.len());
         sidecar.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_that_keeps_reflection_open_does_not_hold_the_end_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let sidecar = Sidecar::serve(folder.path(), &Manifest::tiny("tiny")).await;
+    let (asks, asked) = mpsc::channel(1);
+    let list = Some(MessageRequest::ListServices(String::new()));
+    asks.send(ServerReflectionRequest { message_request: list, ..Default::default() })
+        .await
+        .unwrap();
+    let mut client = ServerReflectionClient::new(sidecar.channel().await);
+    let answers = client.server_reflection_info(ReceiverStream::new(asked)).await;
+    let mut answers = answers.unwrap().into_inner();
+    assert!(answers.message().await.unwrap().is_some());
+    timeout(PROMPTLY, sidecar.stop()).await.expect("it ends promptly");
+    let ended = answers.message().await.unwrap_err();
+    assert_eq!(ended.code(), Code::Unavailable, "{ended}");
 }

@@ -152,7 +152,8 @@ async fn a_callers_trace_goes_on_through_the_queue() {
     client.embed(traceparent(request(&[""]), 9, "01")).await.unwrap_err();
     let spans = collector.wait_for(9, &[EMBED]).await;
     assert_eq!(number(&spans[0], "rpc.grpc.status_code"), Some(3), "INVALID_ARGUMENT");
-    assert!(spans[0].status.as_ref().unwrap().message.contains("items[0]"));
+    let said = spans[0].attributes.iter().find(|attribute| attribute.key == "embark.error");
+    assert!(format!("{said:?}").contains("items[0]"), "{said:?}");
 
     // Who does not sample is not sampled; and a stream's batches are calls of their own.
     client.embed(traceparent(request(&["c"]), 10, "00")).await.unwrap();
@@ -235,7 +236,7 @@ async fn a_collector_that_is_away_costs_traces_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_protocol_is_refused_by_name() {
+async fn another_protocol_and_what_is_no_address_are_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let mut options = Options::new(folder.path(), &Manifest::tiny("tiny"));
     options.wrapper = [
@@ -246,6 +247,10 @@ async fn another_protocol_is_refused_by_name() {
     .map(OsString::from)
     .to_vec();
     let ended = Sidecar::fail(&options).await;
+    options.wrapper[1] = "OTEL_EXPORTER_OTLP_ENDPOINT=127.0.0.1:4317".into();
+    let nowhere = Sidecar::fail(&options).await;
+    let wants = "OTEL_EXPORTER_OTLP_ENDPOINT: \"127.0.0.1:4317\" is no address; it must begin with http:// or https://";
+    assert!(nowhere.code() == 2 && nowhere.log.contains(wants), "{}", nowhere.log);
     let said = "OTEL_EXPORTER_OTLP_PROTOCOL: \"http/protobuf\" is not supported; it must be grpc";
     assert!(ended.code() == 2 && ended.log.contains(said), "{}", ended.log);
 }

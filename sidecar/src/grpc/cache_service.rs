@@ -8,6 +8,7 @@ use std::{
 
 use prost_types::Timestamp;
 use tonic::{Request, Response, Status};
+use tracing::info;
 
 use super::{status, validate};
 use crate::{
@@ -54,6 +55,11 @@ impl Caches {
         }
         let before_ms = before(message.before, self.clock.now_ms())?;
         let cache = &model.runtime()?.cache;
+        let what = match &message.scope {
+            Some(Scope::Items(items)) => items.items.len().to_string(),
+            _ => "all".to_owned(),
+        };
+        info!(model = model.name(), items = what, before_ms, "is told to forget");
         match message.scope {
             Some(Scope::All(true)) => cache.invalidate_all(before_ms).await?,
             Some(Scope::Items(items)) => {

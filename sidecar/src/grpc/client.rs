@@ -153,7 +153,7 @@ impl Client {
         if self.is_tls && !is_of_server(status) {
             // By TLS 1.3 a client learns only now that its certificate was missed, if the server's word of it came through.
             let why = tls_trouble(status)
-                .unwrap_or_else(|| "it may want a certificate (--tls-cert)".to_owned());
+                .unwrap_or_else(|| "it may want a certificate (--tls-cert), or another".to_owned());
             let address = &self.address;
             return CallFailed(format!("the server at {address} ended the connection: {why}"));
         }

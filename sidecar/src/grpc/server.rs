@@ -8,7 +8,8 @@ use tonic_health::server::HealthReporter;
 use tonic_reflection::server::Builder as Reflection;
 
 use super::{
-    auth::Auth, cache_service::Caches, embedding_service::Embeddings, in_flight::InFlight,
+    auth::Auth, cache_service::Caches, embedding_service::Embeddings, ending::Ending,
+    in_flight::InFlight,
 };
 use crate::{
     clock::Clock,
@@ -162,12 +163,14 @@ pub async fn serve_routes(
     let Endpoint { listeners, tokens, metrics } = endpoint;
     let calls_shed = metrics.calls_shed.clone();
     let incoming = connections(listeners, &stopped);
+    let ending = Ending(stopped.clone());
     let shutdown = async move {
         // An error means that nobody can say so any more.
         let _ = stopped.wait_for(|stopped| *stopped).await;
     };
     Server::builder()
         .layer(Auth::by(tokens, metrics))
+        .layer(ending)
         .layer(InFlight::of(limits.memory_bytes, limits.request_bytes, calls_shed))
         .max_connection_age(limits.connection_age)
         .max_connection_age_grace(AGE_GRACE)

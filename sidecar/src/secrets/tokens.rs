@@ -7,6 +7,9 @@ use super::Content;
 /// The most tokens that are in force at a time.
 const MOST: usize = 64;
 
+/// Fewer characters can be guessed.
+const SHORTEST: usize = 16;
+
 /// Tokens that open the door; kept as hashes, which are compared in constant time.
 pub struct Tokens(Vec<Hash>);
 
@@ -21,8 +24,11 @@ impl Tokens {
         let mut tokens = Vec::new();
         for content in contents {
             for (number, line) in (1..).zip(lines(&content.bytes)) {
-                if !line.iter().all(u8::is_ascii_graphic) {
-                    let allowed = "a token has visible ASCII characters and no spaces";
+                let is_token = line.iter().all(u8::is_ascii_graphic) && !line.starts_with(b"#");
+                if !is_token || line.len() < SHORTEST {
+                    let allowed = format!(
+                        "a token has {SHORTEST} or more visible ASCII characters, no spaces, and no # at its start"
+                    );
                     return Err(content.wrong(format!("token {number} is none; {allowed}")));
                 }
                 tokens.push(blake3::hash(line));
@@ -67,10 +73,14 @@ mod tests {
 
     #[test]
     fn each_line_is_a_token_and_nothing_else_is() {
-        let tokens = tokens(b"  first\r\n\nsecond").unwrap().load();
-        for (token, known) in
-            [("first", true), ("second", true), ("firs", false), ("", false), ("first ", false)]
-        {
+        let tokens = tokens(b"  first-0123456789\r\n\nsecond-0123456789").unwrap().load();
+        for (token, known) in [
+            ("first-0123456789", true),
+            ("second-0123456789", true),
+            ("first-012345678", false),
+            ("", false),
+            ("first-0123456789 ", false),
+        ] {
             assert_eq!(tokens.know(token.as_bytes()), known, "{token:?}");
         }
     }
@@ -80,9 +90,11 @@ mod tests {
         for (text, what) in [
             (&b""[..], "has 0 tokens; it must have 1 to 64"),
             (b"\n \n", "has 0 tokens"),
-            (b"good\nse cret", "token 2 is none"),
-            ("sécret".as_bytes(), "token 1 is none"),
-            (&b"a\n".repeat(65), "has 65 tokens"),
+            (b"good-0123456789-good\nse cret-0123456789", "token 2 is none"),
+            (b"#secret-0123456789", "token 1 is none"),
+            (b"short-secret", "token 1 is none"),
+            ("sécret-0123456789".as_bytes(), "token 1 is none"),
+            (&b"0123456789abcdef\n".repeat(65), "has 65 tokens"),
         ] {
             let error = tokens(text).err().unwrap();
             assert!(error.contains(what) && !error.contains("cret"), "{error}");

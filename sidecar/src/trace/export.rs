@@ -46,6 +46,14 @@ pub enum NoTraces {
         /// Its value.
         value: String,
     },
+    /// To no address.
+    #[error("{name}: {value:?} is no address; it must begin with http:// or https://")]
+    Address {
+        /// The variable.
+        name: &'static str,
+        /// Its value.
+        value: String,
+    },
     /// Something of it is malformed.
     #[error("{0}: traces cannot be sent there: {1}")]
     Endpoint(&'static str, opentelemetry_otlp::ExporterBuildError),
@@ -68,21 +76,24 @@ impl Export {
     /// # Errors
     /// What it asks for cannot be had.
     pub fn start(instance: &str, failures: Counter) -> Result<Self, NoTraces> {
-        let Some(endpoint) = ENDPOINTS.into_iter().find(|name| said(name).is_some()) else {
-            return Ok(Export(None));
-        };
+        let found = ENDPOINTS.into_iter().find_map(|name| Some((name, said(name)?)));
+        let Some((endpoint, address)) = found else { return Ok(Export(None)) };
         let is_off = said("OTEL_SDK_DISABLED")
             .is_some_and(|value| value.eq_ignore_ascii_case("true"))
             || said("OTEL_TRACES_EXPORTER").is_some_and(|value| value == "none");
         if is_off {
             return Ok(Export(None));
         }
+        let is_tls = address.starts_with("https://");
+        if !is_tls && !address.starts_with("http://") {
+            return Err(NoTraces::Address { name: endpoint, value: address });
+        }
         let protocol = PROTOCOLS.into_iter().find_map(|name| Some((name, said(name)?)));
         if let Some((name, value)) = protocol.filter(|(_, value)| value != GRPC) {
             return Err(NoTraces::Protocol { name, value });
         }
         let mut builder = SpanExporter::builder().with_tonic();
-        if said(endpoint).is_some_and(|address| !address.starts_with("http://")) {
+        if is_tls {
             // Those that the system trusts; none are by default.
             builder = builder.with_tls_config(ClientTlsConfig::new().with_enabled_roots());
         }
@@ -93,7 +104,7 @@ impl Export {
             .with_batch_exporter(telling)
             .with_resource(resource(instance))
             .build();
-        info!(collector = said(endpoint), "traces are sent");
+        info!(collector = address, "traces are sent");
         Ok(Export(Some(provider)))
     }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use embark_crds::contract::GRPC_PORT;
+use tokio::time::timeout;
 use tonic::{
     Request, Status,
     metadata::AsciiMetadataValue,
@@ -94,13 +95,12 @@ impl Client {
     ) -> Result<Self, CallFailed> {
         let bearer = bearer(access)?;
         let is_tls = endpoint.uri().scheme_str() == Some("https");
-        let channel = endpoint.connect().await.map_err(|error| {
-            let sentence = match tls_trouble(&error) {
-                Some(why) => format!("no TLS with what answers at {address}: {why}"),
-                None => format!("nothing answers at {address}; is embark-sidecar serving there?"),
-            };
-            CallFailed(sentence)
+        // Its own limit is on the connection alone, and not on agreeing about encryption.
+        let connected = timeout(ANSWER_LIMIT, endpoint.connect()).await;
+        let channel = connected.map_err(|_| {
+            CallFailed(format!("what answers at {address} says nothing within {ANSWER_LIMIT:?}"))
         })?;
+        let channel = channel.map_err(|error| CallFailed(unreached(&address, &error)))?;
         let channel = InterceptedService::new(channel, bearer);
         let service = EmbeddingServiceClient::new(channel.clone());
         let service = service.max_decoding_message_size(REPLY_BYTES);
@@ -236,18 +236,48 @@ fn read(
     Ok(content.bytes)
 }
 
+/// Why there is no connection.
+fn unreached(address: &str, error: &(dyn Error + 'static)) -> String {
+    if let Some(why) = tls_trouble(error) {
+        return format!("no TLS with what answers at {address}: {why}");
+    }
+    let mut causes =
+        std::iter::successors(Some(error), |error: &&(dyn Error + 'static)| (*error).source());
+    let cause = causes.find_map(|cause| cause.downcast_ref::<io::Error>());
+    match cause.filter(|cause| cause.kind() != io::ErrorKind::ConnectionRefused) {
+        Some(cause) => format!("{address} cannot be reached: {cause}"),
+        None => format!("nothing answers at {address}; is embark-sidecar serving there?"),
+    }
+}
+
 /// What is wrong about encryption, if that is what broke a connection.
 pub(super) fn tls_trouble(error: &(dyn Error + 'static)) -> Option<String> {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(found) = error.downcast_ref::<rustls::Error>() {
-            return Some(found.to_string());
+            return Some(explained(found));
         }
         let inner = error.downcast_ref::<io::Error>().and_then(|error| error.get_ref());
         if let Some(found) = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-            return Some(found.to_string());
+            return Some(explained(found));
         }
         cause = error.source();
     }
     None
+}
+
+/// The library's words, and what they mean to who typed the command.
+fn explained(error: &rustls::Error) -> String {
+    use rustls::{CertificateError, Error, InvalidMessage};
+    match error {
+        Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            "the server does not speak it; is it an http:// one?".to_owned()
+        }
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            format!(
+                "{error}: no authority that is trusted (--tls-ca, or the system's) vouches for it"
+            )
+        }
+        _ => error.to_string(),
+    }
 }
