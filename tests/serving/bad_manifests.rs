@@ -271,13 +271,11 @@ async fn later_parts_of_the_manifest_are_refused_by_name() {
     let leave = "is not supported yet; leave it out";
     let self_test =
         json!([{"input": {"text": "a"}, "similarTo": {"text": "b"}, "minCosine": "0.8"}]);
-    let endpoint = json!({"tokenSecretRef": {"name": "token"}});
     for (pointer, value, sentence) in [
         ("/spec/input/text/overlong", json!("Reject"), format!("Reject {truncate}")),
         ("/spec/input/text/overlong", json!("Chunk"), format!("Chunk {truncate}")),
         ("/spec/cache/negativeTTL", json!("1h"), zero.to_owned()),
         ("/spec/selfTest", self_test, leave.to_owned()),
-        ("/spec/endpoint", endpoint, leave.to_owned()),
     ] {
         let expected = format!("{}: {sentence}", pointer[1..].replace('/', "."));
         assert_eq!(unsupported(&tiny().with(pointer, value)).await, [expected]);

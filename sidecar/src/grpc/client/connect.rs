@@ -81,7 +81,9 @@ impl Client {
     ) -> Result<Self, CallFailed> {
         let is_tls = name.is_https || access.speaks_of_tls();
         let mut access = access.clone();
-        access.tls_server_name.get_or_insert_with(|| name.host.clone());
+        if is_tls {
+            access.tls_server_name.get_or_insert_with(|| name.host.clone());
+        }
         let Place::Tcp { uri, .. } = place(&pod.to_string())? else {
             return Err(CallFailed(format!("{pod} is no address")));
         };
@@ -152,8 +154,7 @@ fn place(address: &str) -> Result<Place, CallFailed> {
 fn of_tcp(uri: Uri, tls: Option<bool>, access: &Access) -> Result<Endpoint, CallFailed> {
     let is_tls = match tls {
         Some(false) if access.speaks_of_tls() => {
-            let sentence =
-                "--address: is an http one; with --tls-ca or --tls-cert it must be https";
+            let sentence = "--address: is an http one; with --tls-ca, --tls-cert or --tls-server-name it must be https";
             return Err(CallFailed(sentence.to_owned()));
         }
         Some(tls) => tls,
