@@ -22,6 +22,8 @@ pub enum ErrorKind {
     TextTooLong,
     /// A text that is not UTF-8.
     TextNotUtf8,
+    /// Bytes that are no image, or one beyond the model's bounds.
+    ImageUndecodable,
     /// More dimensions than the model has.
     Dimensions,
     /// Any other field that is malformed.
@@ -92,6 +94,7 @@ impl ErrorKind {
         ErrorKind::TextEmpty,
         ErrorKind::TextTooLong,
         ErrorKind::TextNotUtf8,
+        ErrorKind::ImageUndecodable,
         ErrorKind::Dimensions,
         ErrorKind::Malformed,
         ErrorKind::SpaceMismatch,
@@ -122,6 +125,7 @@ impl ErrorKind {
             ErrorKind::TextEmpty => "TEXT_EMPTY",
             ErrorKind::TextTooLong => "TEXT_TOO_LONG",
             ErrorKind::TextNotUtf8 => "TEXT_NOT_UTF8",
+            ErrorKind::ImageUndecodable => "IMAGE_UNDECODABLE",
             ErrorKind::Dimensions => "DIMENSIONS",
             ErrorKind::Malformed => "MALFORMED",
             ErrorKind::SpaceMismatch => "SPACE_MISMATCH",

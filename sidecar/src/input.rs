@@ -34,6 +34,8 @@ pub type Item = Result<Input, Error>;
 pub enum Input {
     /// A text.
     Text(Text),
+    /// An image.
+    Image(Image),
     /// A tensor.
     Tensor(Tensor),
 }
@@ -78,6 +80,10 @@ pub enum Class {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text(Bytes);
 
+/// The bytes of an image's file, within the model's limit; whether they are an image is found out when it is prepared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image(Bytes);
+
 /// A tensor of the model's own shape and element type: its values, little-endian and row-major.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tensor(Bytes);
@@ -90,6 +96,7 @@ impl Input {
     pub fn detached(&self) -> Self {
         match self {
             Input::Text(text) => Input::Text(Text(Bytes::copy_from_slice(&text.0))),
+            Input::Image(image) => Input::Image(Image(Bytes::copy_from_slice(&image.0))),
             Input::Tensor(tensor) => Input::Tensor(Tensor(Bytes::copy_from_slice(&tensor.0))),
         }
     }
@@ -98,6 +105,7 @@ impl Input {
     pub fn size(&self) -> usize {
         match self {
             Input::Text(text) => text.0.len(),
+            Input::Image(image) => image.0.len(),
             Input::Tensor(tensor) => tensor.0.len(),
         }
     }
@@ -130,6 +138,20 @@ impl Text {
     /// The text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("checked when it was made")
+    }
+}
+
+// === impl Image ===
+
+impl Image {
+    /// Takes bytes whose number was checked as a file.
+    pub fn from_file(bytes: Bytes) -> Self {
+        Image(bytes)
+    }
+
+    /// The file's bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 }
 

@@ -24,6 +24,7 @@ impl CacheKey {
     pub fn of_input(space: &SpaceId, prefix: &str, input: &Input) -> Self {
         match input {
             Input::Text(text) => Self::of_text(space, prefix, text.as_bytes()),
+            Input::Image(image) => Self::of_image(space, image.as_bytes()),
             Input::Tensor(tensor) => Self::of_tensor(space, tensor.as_bytes()),
         }
     }
@@ -79,7 +80,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::input::{Tensor, Text};
+    use crate::input::{Image, Tensor, Text};
 
     fn space() -> SpaceId {
         SpaceId::from_bytes([7; 32])
@@ -128,7 +129,7 @@ mod tests {
         }
     }
 
-    /// Infinity keys an image by its height alone, a sound by its length; images are not served here yet.
+    /// Infinity keys an image by its height alone, a sound by its length.
     #[test]
     fn images_of_one_size_and_length_have_different_keys() {
         // The head of a PNG of 2 × 3 pixels, and two bodies.
@@ -216,6 +217,8 @@ mod tests {
         assert_ne!(of("a", &text), of("b", &text));
         assert_eq!(of("a", &tensor), of("b", &tensor));
         assert_eq!(of("", &tensor), CacheKey::of_tensor(&space(), &bytes));
+        let image = Input::Image(Image::from_file(bytes.clone()));
+        assert_eq!(of("a", &image), CacheKey::of_image(&space(), &bytes));
     }
 
     #[test]

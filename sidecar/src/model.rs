@@ -3,6 +3,7 @@
 //! [`load`](load::load) is the use case: fetch, verify, check, parse, probe. The other modules each know one step of it.
 pub mod artifact;
 pub mod engine;
+pub mod image;
 pub mod load;
 pub mod pooling;
 pub mod preparer;

@@ -132,7 +132,10 @@ fn board(
     let counts = |flown: &Operation| runtime.cache.counts(flown, &key);
     let reserve = || match refused {
         Some(full) => Err(full),
-        None => runtime.batcher.reserve(interest.class, input.size()),
+        None => {
+            let bytes = runtime.preparer.waiting_bytes(&input);
+            runtime.batcher.reserve(interest.class, bytes)
+        }
     };
     let joined = runtime.flights.join(Ask { key, interest, began, operation }, counts, reserve)?;
     Ok(match joined {

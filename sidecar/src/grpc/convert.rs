@@ -10,7 +10,7 @@ use crate::{
     embedder::{EmbeddedItem, Reply, Timings},
     error::Error,
     metrics::Source,
-    model::{load::State, tokenizer::TEXT_FIELD},
+    model::{image::IMAGE_FIELD, load::State, tokenizer::TEXT_FIELD},
     pb::server as pb,
     served::ServedModel,
 };
@@ -45,11 +45,11 @@ pub(super) fn reply(
     })
 }
 
-/// Below the edge a text does not know its place in the request; the failure that leaves names it.
+/// Below the edge a text or an image does not know its place in the request; the failure that leaves names it.
 fn place_failures(reply: &mut Reply) {
     for (index, item) in reply.items.iter_mut().enumerate() {
         if let Err(error) = item
-            && error.field == TEXT_FIELD
+            && [TEXT_FIELD, IMAGE_FIELD].contains(&error.field.as_str())
         {
             *error = error.clone().below(&format!("items[{index}]"));
         }

@@ -156,6 +156,11 @@ fn fit(model: &ServedModel, given: &[Item], items: &[input::Item]) {
                 assert_eq!(text.as_str().as_bytes(), bytes);
                 assert!((1..=serving.max_item_bytes()).contains(&(bytes.len() as u64)));
             }
+            (Ok(Input::Image(image)), Some(Given::Image(bytes))) => {
+                assert!(matches!(model.input(), Takes::Image(_)));
+                assert_eq!(image.as_bytes(), bytes);
+                assert!((1..=serving.max_item_bytes()).contains(&(bytes.len() as u64)));
+            }
             (Ok(Input::Tensor(tensor)), Some(Given::Tensor(given))) => {
                 assert!(matches!(model.input(), Takes::Tensor(_)));
                 assert_eq!(tensor.as_bytes().len() as u64, serving.max_item_bytes());

@@ -25,6 +25,7 @@ pub fn code(kind: ErrorKind) -> Code {
         | ErrorKind::TextEmpty
         | ErrorKind::TextTooLong
         | ErrorKind::TextNotUtf8
+        | ErrorKind::ImageUndecodable
         | ErrorKind::Shape
         | ErrorKind::Dimensions
         | ErrorKind::Malformed => Code::InvalidArgument,

@@ -18,7 +18,7 @@ pub struct Row {
 pub enum RowData {
     /// Token ids, special ones included; at least one, at most the model's `maxTokens`.
     Tokens(Vec<u32>),
-    /// A tensor of the model's shape, little-endian and row-major.
+    /// A tensor of the model's shape, or an image as one, little-endian and row-major.
     Tensor(Bytes),
 }
 

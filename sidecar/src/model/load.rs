@@ -3,7 +3,9 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use embark_crds::contract::{Input, ServingConfig, TensorInput, TextInput, report::ModelState};
+use embark_crds::contract::{
+    ImageInput, Input, ServingConfig, TensorInput, TextInput, report::ModelState,
+};
 use tokio::sync::oneshot;
 use tracing::info;
 
@@ -73,6 +75,7 @@ struct Files {
 /// What goes into a model, and the file that reads it.
 enum Reads {
     Text(TextInput, Bytes),
+    Image(ImageInput),
     Tensor(TensorInput),
 }
 
@@ -140,6 +143,10 @@ impl Files {
                 let engine = engine(Takes::Text { input: &input, tokenizer: tokenizer.facts() })?;
                 Ok(LoadedModel { preparer: Preparer::Text(Box::new(tokenizer)), engine })
             }
+            Reads::Image(input) => {
+                let engine = engine(Takes::Image(&input))?;
+                Ok(LoadedModel { preparer: Preparer::of_images(&input), engine })
+            }
             Reads::Tensor(input) => {
                 let engine = engine(Takes::Tensor(&input))?;
                 Ok(LoadedModel { preparer: Preparer::of_tensors(&input), engine })
@@ -173,8 +180,9 @@ async fn load_in_steps(
             let file = artifacts.fetch(&tokenizer).await.map_err(LoadError::Fetch)?;
             Reads::Text(text.clone(), file)
         }
+        Input::Image(image) => Reads::Image(image.clone()),
         Input::Tensor(tensor) => Reads::Tensor(tensor.clone()),
-        Input::Image(_) | Input::Categorical(_) => {
+        Input::Categorical(_) => {
             let refusal = Refusal::new("spec.input", support::OTHER_INPUT);
             return Err(LoadError::Refused(refusal));
         }

@@ -12,7 +12,7 @@ use super::{
 };
 
 /// What is said of an input that is not served yet.
-pub(super) const OTHER_INPUT: &str = "is not supported yet; supported: text, tensor";
+pub(super) const OTHER_INPUT: &str = "is not supported yet; supported: text, image, tensor";
 
 /// How the process lets callers in, which a model may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +58,10 @@ pub fn unsupported(contract: &Contract, offered: Offered) -> Vec<Refusal> {
             let sentence = format!("{:?} is not supported yet; supported: Float32", tensor.dtype);
             refuse(other, "spec.input.tensor.dtype", &sentence);
         }
-        Input::Image(_) => refuse(true, "spec.input.image", OTHER_INPUT),
+        Input::Image(image) => {
+            let sentence = "is not supported yet; leave it out";
+            refuse(image.urls.is_some(), "spec.input.image.urls", sentence);
+        }
         Input::Categorical(_) => refuse(true, "spec.input.categorical", OTHER_INPUT),
     }
     refuse(!serving.self_test.is_empty(), "spec.selfTest", "is not supported yet; leave it out");

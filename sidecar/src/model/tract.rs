@@ -1,7 +1,7 @@
 //! The runtime that computes vectors: tract. This file and the folder beside it are the only ones that name it.
 //!
 //! A file is checked before the runtime sees it (`graph`), its inputs and its output are recognised (`feed`, `output`), a
-//! plan is made (`program`), and the plan is tried (`probe`). What goes in, text or tensors, is known to `feed` and
+//! plan is made (`program`), and the plan is tried (`probe`). What goes in, text, images or tensors, is known to `feed` and
 //! `probe` alone. Panics of the runtime are contained everywhere.
 
 use std::sync::Arc;

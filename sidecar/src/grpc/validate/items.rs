@@ -1,11 +1,11 @@
 //! Items to inputs, each by itself.
 
 use bytes::Bytes;
-use embark_crds::contract::{Input as Takes, TensorDtype, TensorInput, TextInput};
+use embark_crds::contract::{ImageInput, Input as Takes, TensorDtype, TensorInput, TextInput};
 
 use crate::{
     error::{Error, ErrorKind},
-    input::{self, Tensor, Text},
+    input::{self, Image, Tensor, Text},
     pb::server::{self as pb, DataType, Item, item::Input},
 };
 
@@ -18,6 +18,9 @@ fn of_item(takes: &Takes, index: usize, item: Item) -> input::Item {
     match (takes, item.input) {
         (Takes::Text(takes), Some(Input::Text(bytes))) => {
             text(takes, index, bytes).map(input::Input::Text)
+        }
+        (Takes::Image(takes), Some(Input::Image(bytes))) => {
+            image(takes, index, bytes).map(input::Input::Image)
         }
         (Takes::Tensor(takes), Some(Input::Tensor(given))) => {
             tensor(takes, index, given).map(input::Input::Tensor)
@@ -50,6 +53,20 @@ fn too_long(field: String, bytes: &Bytes, limit: u64) -> Error {
         format!("{field}: has {length}; at most {limit} are allowed (spec.input.text.sizeLimit)");
     let error = Error::new(ErrorKind::TextTooLong, sentence).about(field, &length);
     error.allowing(format!("at most {limit} bytes"))
+}
+
+/// The file of an image. What is in it is found out when it is prepared, off this thread.
+fn image(takes: &ImageInput, index: usize, bytes: Bytes) -> Result<Image, Error> {
+    let most = takes.size_limit;
+    if (1..=most).contains(&(bytes.len() as u64)) {
+        return Ok(Image::from_file(bytes));
+    }
+    let field = format!("items[{index}].image");
+    let given = format!("{} bytes", bytes.len());
+    let sentence =
+        format!("{field}: has {given}; 1 to {most} are allowed (spec.input.image.sizeLimit)");
+    let error = Error::new(ErrorKind::ImageUndecodable, sentence).about(field, &given);
+    Err(error.allowing(format!("1 to {most} bytes")))
 }
 
 /// The values of a tensor, however they were given.

@@ -1,6 +1,6 @@
 use embark_crds::contract::{
-    CategoricalInput, Channels, Endpoint, ImageDtype, ImageInput, Layout, Resize, SelfTest,
-    SelfTestExpected, SelfTestInput, TensorDtype, TensorInput,
+    CategoricalInput, Channels, Endpoint, ImageDtype, ImageInput, ImageUrls, Layout, Resize,
+    SelfTest, SelfTestExpected, SelfTestInput, TensorDtype, TensorInput,
 };
 
 use super::*;
@@ -23,8 +23,8 @@ fn defaults_are_supported() {
 }
 
 #[test]
-fn other_inputs_are_refused_by_name() {
-    let image = ImageInput {
+fn images_are_supported_and_their_urls_are_refused_by_name() {
+    let mut image = ImageInput {
         width: 1,
         height: 1,
         resize: Resize::Stretch,
@@ -37,14 +37,18 @@ fn other_inputs_are_refused_by_name() {
         max_pixels: 1,
         urls: None,
     };
+    let of = |image| after(|contract| contract.serving.input = Input::Image(image));
+    assert_eq!(of(image.clone()), [""; 0]);
+    let (allowed_hosts, allowed_cidrs) = (vec!["example.com".to_owned()], vec![]);
+    image.urls = Some(ImageUrls { allowed_hosts, allowed_cidrs, timeout: Duration::from_secs(2) });
+    assert_eq!(of(image), ["spec.input.image.urls"]);
+}
+
+#[test]
+fn other_inputs_are_refused_by_name() {
     let vocabulary = builtin("tokenizer.json", TINY_TOKENIZER);
-    let inputs = [
-        (Input::Image(image), "spec.input.image"),
-        (Input::Categorical(CategoricalInput { vocabulary }), "spec.input.categorical"),
-    ];
-    for (input, field) in inputs {
-        assert_eq!(after(|contract| contract.serving.input = input), [field]);
-    }
+    let input = Input::Categorical(CategoricalInput { vocabulary });
+    assert_eq!(after(|contract| contract.serving.input = input), ["spec.input.categorical"]);
 }
 
 #[test]

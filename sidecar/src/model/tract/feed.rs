@@ -2,15 +2,17 @@
 //!
 //! The rest of the runtime knows shapes, facts and tensors; what they are made of is decided here alone.
 
+mod image;
 mod tensor;
 mod text;
 
-use embark_crds::contract::{Pooling, TensorInput, TextInput};
+use embark_crds::contract::{ImageInput, Pooling, TensorInput, TextInput};
 use tract_onnx::{pb::GraphProto, prelude::*};
 
 use super::cut::{Cut, Shapes};
 use crate::model::{engine::Row, refusal::Refusal, tokenizer::TokenizerFacts};
 
+pub(super) use image::ImageFeed;
 pub(super) use tensor::TensorFeed;
 pub(super) use text::{MAX_TOKENS, TOKENIZER, TextFeed};
 
@@ -24,6 +26,8 @@ pub enum Takes<'a> {
         /// What the tokenizer makes of them.
         tokenizer: &'a TokenizerFacts,
     },
+    /// Images.
+    Image(&'a ImageInput),
     /// Tensors.
     Tensor(&'a TensorInput),
 }
@@ -33,6 +37,8 @@ pub enum Takes<'a> {
 pub(super) enum Feed {
     /// Token ids, with a mask and token types where the model has inputs for them.
     Text(TextFeed),
+    /// One tensor of pixels, in which rows follow each other.
+    Image(ImageFeed),
     /// One tensor, in which rows follow each other.
     Tensor(TensorFeed),
 }
@@ -44,7 +50,7 @@ impl Takes<'_> {
     pub(super) fn pooling(&self) -> Option<Pooling> {
         match self {
             Takes::Text { input, .. } => Some(input.pooling),
-            Takes::Tensor(_) => None,
+            Takes::Image(_) | Takes::Tensor(_) => None,
         }
     }
 }
@@ -61,6 +67,7 @@ impl Feed {
             Takes::Text { input, tokenizer } => {
                 TextFeed::of(graph, input, tokenizer).map(Feed::Text)
             }
+            Takes::Image(input) => ImageFeed::of(graph, input).map(Feed::Image),
             Takes::Tensor(input) => TensorFeed::of(graph, input).map(Feed::Tensor),
         }
     }
@@ -69,6 +76,7 @@ impl Feed {
     pub(super) fn shapes(&self) -> Shapes {
         match self {
             Feed::Text(feed) => feed.shapes(),
+            Feed::Image(feed) => feed.shapes(),
             Feed::Tensor(feed) => feed.shapes(),
         }
     }
@@ -77,6 +85,7 @@ impl Feed {
     pub(super) fn facts(&self, shape: &[TDim; 2]) -> Vec<InferenceFact> {
         match self {
             Feed::Text(feed) => feed.facts(shape),
+            Feed::Image(feed) => feed.facts(shape),
             Feed::Tensor(feed) => feed.facts(shape),
         }
     }
@@ -85,6 +94,7 @@ impl Feed {
     pub(super) fn tensors(&self, rows: &[&Row], cut: &Cut) -> TractResult<TVec<TValue>> {
         match self {
             Feed::Text(feed) => feed.tensors(rows, cut),
+            Feed::Image(feed) => feed.tensors(rows, cut),
             Feed::Tensor(feed) => feed.tensors(rows, cut),
         }
     }
@@ -93,7 +103,7 @@ impl Feed {
     pub(super) fn usual_length(&self) -> usize {
         match self {
             Feed::Text(feed) => feed.tokenizer.sample.len(),
-            Feed::Tensor(_) => 1,
+            Feed::Image(_) | Feed::Tensor(_) => 1,
         }
     }
 
@@ -101,6 +111,7 @@ impl Feed {
     pub(super) fn trials(&self) -> [Vec<Row>; 2] {
         match self {
             Feed::Text(feed) => [vec![feed.neutral(3)], vec![feed.neutral(7); 2]],
+            Feed::Image(feed) => [vec![feed.of_all(false)], vec![feed.of_all(false); 3]],
             Feed::Tensor(feed) => [vec![feed.of_all(0.0)], vec![feed.of_all(0.0); 3]],
         }
     }

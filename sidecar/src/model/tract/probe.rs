@@ -2,7 +2,7 @@
 
 use super::{
     SOURCE, Shared,
-    feed::{Feed, MAX_TOKENS, TOKENIZER, TensorFeed, TextFeed},
+    feed::{Feed, ImageFeed, MAX_TOKENS, TOKENIZER, TensorFeed, TextFeed},
     output::other_dimensions,
     run::RunError,
 };
@@ -18,6 +18,7 @@ impl Shared {
     pub(super) fn probe(&self) -> Result<(), Refusal> {
         match &self.feed {
             Feed::Text(feed) => self.probe_texts(feed),
+            Feed::Image(feed) => self.probe_images(feed),
             Feed::Tensor(feed) => self.probe_tensors(feed),
         }
     }
@@ -56,6 +57,22 @@ impl Shared {
             Refusal::new(MAX_TOKENS, sentence)
         })?;
         Ok(())
+    }
+
+    /// On an image of zeros and on one of the highest values. One of them may have no vector, as with tensors; both are
+    /// images that callers send.
+    fn probe_images(&self, feed: &ImageFeed) -> Result<(), Refusal> {
+        let mut finite = false;
+        for (high, name) in [(false, "zeros"), (true, "the highest values")] {
+            finite |= self.try_row(&feed.of_all(high), |words| {
+                Refusal::new(SOURCE, format!("the model fails on an image of {name}: {words}"))
+            })?;
+        }
+        if finite {
+            return Ok(());
+        }
+        let sentence = "the model gives values that are not finite for a plain image";
+        Err(Refusal::new(SOURCE, sentence))
     }
 
     /// On a tensor of zeros and on one of ones. A model need have a vector for neither, so none is missed: one that

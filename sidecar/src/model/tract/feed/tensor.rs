@@ -24,9 +24,9 @@ const SHAPE: &str = "spec.input.tensor.shape";
 /// The field of the element type.
 const DTYPE: &str = "spec.input.tensor.dtype";
 /// Operators that take several times as long when the number of rows is left open.
-const CONVOLUTIONS: [&str; 4] = ["Conv", "ConvTranspose", "ConvInteger", "QLinearConv"];
+pub(super) const CONVOLUTIONS: [&str; 4] = ["Conv", "ConvTranspose", "ConvInteger", "QLinearConv"];
 /// The most bytes that the rows of one run may have. Larger runs gain nothing, and one row is always run.
-const MAX_RUN_BYTES: usize = 64 * 1024 * 1024;
+pub(super) const MAX_RUN_BYTES: usize = 64 * 1024 * 1024;
 
 /// The input of a model of tensors.
 #[derive(Clone, Debug)]
