@@ -18,6 +18,7 @@ mod forgetting;
 mod ghz;
 mod goldens;
 mod identity;
+mod images;
 mod interop;
 mod invalidation;
 mod kills;

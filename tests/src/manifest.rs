@@ -9,7 +9,10 @@ use std::{
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::{onnx::Poisonous, programs};
+use crate::{
+    onnx::{self, Poisonous},
+    programs,
+};
 
 /// A text that holds this word makes the runtime of a [`Manifest::poisonous`] model panic.
 pub const PANICS: &str = "panic";
@@ -62,6 +65,17 @@ impl Manifest {
             .with("/spec/model/source", json!({"uri": uri, "sha256": sha256(file)}))
             .with("/spec/model/output/dimensions", dimensions)
             .with("/spec/input", json!({"tensor": {"shape": shape}}))
+    }
+
+    /// A model of images, `side` pixels across and down, whose vector is their mean colour; its file is written into the
+    /// folder.
+    pub fn of_colours(name: &str, folder: &Path, side: u32) -> Self {
+        let file = folder.join(format!("{name}.onnx"));
+        fs::write(&file, onnx::mean_colour(side)).expect("the folder can be written");
+        let image = json!({"width": side, "height": side, "layout": "NCHW", "dtype": "Float32"});
+        Manifest::of_tensors(name, &file, (&[1], 3))
+            .with("/spec/model/output/normalization", "None")
+            .with("/spec/input", json!({"image": image}))
     }
 
     /// The vendored model of wines: 13 numbers → 8, as they come out of it.

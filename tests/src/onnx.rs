@@ -280,6 +280,22 @@ pub fn lookup(rows: i64, operator: &str) -> Vec<u8> {
     encode(graph, 13)
 }
 
+/// An image model: `pixels` float [batch, 3, side, side] → `colour` float [batch, 3]: the mean of each channel.
+pub fn mean_colour(side: u32) -> Vec<u8> {
+    let side = side.to_string();
+    let graph = Graph {
+        node: vec![
+            node("GlobalAveragePool", &["pixels"], "means"),
+            node("Flatten", &["means"], "colour"),
+        ],
+        name: "colour".to_owned(),
+        initializer: Vec::new(),
+        input: vec![port("pixels", FLOAT, &["batch", "3", &side, &side])],
+        output: vec![port("colour", FLOAT, &["batch", "3"])],
+    };
+    encode(graph, 13)
+}
+
 fn encode(graph: Graph, opset: i64) -> Vec<u8> {
     let opset_import = vec![Opset { version: opset }];
     Model { ir_version: 8, graph: Some(graph), opset_import }.encode_to_vec()

@@ -34,7 +34,7 @@ pub(super) fn decode(file: &[u8], header: &Header) -> Result<Picture, String> {
         Format::WebP => opened(WebPDecoder::new(Cursor::new(file)), header, limits),
         Format::Gif => opened(GifDecoder::new(Cursor::new(file)), header, limits),
     })
-    .and_then(|decoded| decoded)
+    .flatten()
 }
 
 fn opened<D: ImageDecoder>(

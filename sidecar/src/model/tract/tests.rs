@@ -12,6 +12,7 @@ use crate::model::{
     tokenizer::TokenizerFacts,
 };
 
+mod images;
 mod tensors;
 
 /// A tokenizer of the ids 0 to 39, which is as many as the test models' tables have rows.
@@ -35,6 +36,7 @@ fn load_bytes(bytes: Bytes, serving: &ServingConfig) -> Result<TractEngine, Refu
     let tokenizer = &facts();
     let takes = match &serving.input {
         Input::Text(input) => Takes::Text { input, tokenizer },
+        Input::Image(input) => Takes::Image(input),
         Input::Tensor(input) => Takes::Tensor(input),
         other => panic!("{other:?}"),
     };
