@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use embark_crds::{
-    contract::Contract,
+    contract::{Channels, Contract, ImageDtype, ImageInput, Layout, Resize},
     digest::SpaceId,
     manifest::{self, Manifest},
     resolve::{Target, resolve},
@@ -13,7 +13,12 @@ use embark_crds::{
 pub use crate::grpc::fuzzing::{grpc_timeout, request};
 use crate::{
     cache::entry::{HEADER_BYTES, Record},
+    error::ErrorKind,
     key::CacheKey,
+    model::{
+        engine::RowData,
+        image::{IMAGE_FIELD, ImagePreparer},
+    },
 };
 
 /// Where a record's checksum stands, and how its bytes are bound to it: written here once more, so that neither changes
@@ -69,6 +74,40 @@ pub fn manifest(bytes: &[u8]) -> Verdict {
         }
         Err(errors) => {
             said(errors.iter().map(ToString::to_string).collect());
+            Verdict::Refused
+        }
+    }
+}
+
+/// The file of an image, for a model of few pixels.
+///
+/// # Panics
+/// What is made of it has another size than the model's, or it is refused without a word of why.
+pub fn image(bytes: &[u8]) -> Verdict {
+    let images = ImagePreparer::new(&ImageInput {
+        width: 9,
+        height: 7,
+        resize: Resize::FitCrop,
+        layout: Layout::Nchw,
+        channels: Channels::Bgr,
+        dtype: ImageDtype::Float32,
+        mean: vec![0.5],
+        std: vec![0.25],
+        size_limit: 1 << 20,
+        max_pixels: 1 << 20,
+        urls: None,
+    });
+    match images.prepare(bytes) {
+        Ok(row) => {
+            let RowData::Tensor(values) = row.data else { panic!("an image has no tokens") };
+            assert_eq!(values.len(), images.row_bytes());
+            Verdict::Taken
+        }
+        Err(error) => {
+            assert_eq!(error.kind, ErrorKind::ImageUndecodable, "{error}");
+            assert_eq!(error.field, IMAGE_FIELD);
+            assert!(!error.value.is_empty() && !error.allowed.is_empty(), "{error:?}");
+            said(vec![error.message.clone()]);
             Verdict::Refused
         }
     }

@@ -94,11 +94,11 @@ pub struct ImageInput {
     /// The tensor's element type: Uint8 goes from 0 to 255, Float32 from 0 to 1 before mean and std.
     #[serde(default)]
     pub dtype: ImageDtype,
-    /// Subtracted from the channels, in units of 0 to 1: one number for all, or one for each. Empty: nothing is.
+    /// Subtracted from the channels, in units of 0 to 1: one number for all, or one for each in the order of channels. Empty: nothing is.
     #[serde(default)]
     #[schemars(length(max = 3), inner(range(min = -1000.0, max = 1000.0)))]
     pub mean: Vec<f64>,
-    /// What the channels are divided by after mean: one number for all, or one for each. Empty: nothing.
+    /// What the channels are divided by after mean: one number for all, or one for each in the order of channels. Empty: nothing.
     #[serde(default)]
     #[schemars(length(max = 3), inner(range(min = -1000.0, max = 1000.0)))]
     pub std: Vec<f64>,
