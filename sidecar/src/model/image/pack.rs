@@ -28,11 +28,11 @@ impl Packing {
             Channels::Bgr => [2, 1, 0],
         };
         let floats = (input.dtype == ImageDtype::Float32).then(|| {
-            let of = |numbers: &[f64], channel, absent| match numbers {
+            let of = |numbers: &[f64], channel: usize, absent: f64| match numbers {
                 [one] => *one,
                 numbers => numbers.get(channel).copied().unwrap_or(absent),
             };
-            let level = |channel, value| {
+            let level = |channel: usize, value: usize| {
                 let unit = real(value) / 255.0;
                 narrow((unit - of(&input.mean, channel, 0.0)) / of(&input.std, channel, 1.0))
             };

@@ -1,10 +1,8 @@
 use embark_crds::contract::{Channels, ImageDtype, Layout};
 use proptest::prelude::*;
 
-use super::{
-    super::picture::{Colour, Turn},
-    *,
-};
+use super::super::picture::{Colour, Turn};
+use super::*;
 
 fn input(width: u32, height: u32, resize: Resize) -> ImageInput {
     ImageInput {

@@ -9,15 +9,13 @@ use tract_onnx::{
     prelude::*,
 };
 
-use super::{
-    super::{
-        SOURCE,
-        cut::{Cut, Shapes},
-        graph,
-        port::{Dim, MAX_FIXED_BATCH, Port, inputs, list},
-    },
-    tensor::{CONVOLUTIONS, MAX_RUN_BYTES},
+use super::super::{
+    SOURCE,
+    cut::{Cut, Shapes},
+    graph,
+    port::{Dim, MAX_FIXED_BATCH, Port, inputs, list},
 };
+use super::tensor::{CONVOLUTIONS, MAX_RUN_BYTES};
 use crate::model::{
     engine::{Row, RowData},
     refusal::{Refusal, quote},
