@@ -56,7 +56,7 @@ impl Format {
             Some(Format::Jpeg)
         } else if file.starts_with(b"GIF87a") || file.starts_with(b"GIF89a") {
             Some(Format::Gif)
-        } else if file.starts_with(b"RIFF") && file.get(8..12) == Some(b"WEBP") {
+        } else if file.starts_with(b"RIFF") && file.get(8..12) == Some(&b"WEBP"[..]) {
             Some(Format::WebP)
         } else {
             None
@@ -114,7 +114,7 @@ impl Header {
 fn png(file: &[u8]) -> Result<Header, &'static str> {
     /// Bytes of rows, of the window of its compression, and of what it keeps of other chunks.
     const WORKING_BYTES: u64 = super::decode::METADATA_BYTES + 4 * 1024 * 1024;
-    if file.get(8..16) != Some(b"\0\0\0\rIHDR") {
+    if file.get(8..16) != Some(&b"\0\0\0\rIHDR"[..]) {
         return Err("it does not open with its header");
     }
     let &[bits, colour] =
@@ -144,10 +144,10 @@ fn gif(file: &[u8]) -> Header {
 
 /// A number, the high byte first.
 fn number(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0, |number, byte| number << 8 | u32::from(*byte))
+    bytes.iter().fold(0, |number, byte| (number << 8) | u32::from(*byte))
 }
 
 /// A number, the low byte first.
 fn number_le(bytes: &[u8]) -> u32 {
-    bytes.iter().rev().fold(0, |number, byte| number << 8 | u32::from(*byte))
+    bytes.iter().rev().fold(0, |number, byte| (number << 8) | u32::from(*byte))
 }

@@ -93,7 +93,7 @@ fn bitstream(name: &[u8; 4], chunk: &[u8]) -> Result<Option<Size>, &'static str>
         }
         b"VP8L" => {
             let bits = number_le(chunk.get(1..5).ok_or(SHORT)?);
-            Ok(Some(((bits & 0x3fff) + 1, (bits >> 14 & 0x3fff) + 1)))
+            Ok(Some(((bits & 0x3fff) + 1, ((bits >> 14) & 0x3fff) + 1)))
         }
         _ => Ok(None),
     }

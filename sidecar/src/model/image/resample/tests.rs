@@ -117,7 +117,7 @@ proptest! {
         turn in (any::<bool>(), any::<bool>(), any::<bool>()),
     ) {
         let rows: Vec<u8> = (0..size.0 * size.1)
-            .map(|n| (n as u8).wrapping_mul(31).wrapping_add(seed))
+            .map(|n| n.to_le_bytes()[0].wrapping_mul(31).wrapping_add(seed))
             .collect();
         let (swap, mirror_across, mirror_down) = turn;
         let turn = Turn { swap, mirror_across, mirror_down };

@@ -18,7 +18,9 @@ pub(super) const FORMATS: [Format; 4] = [Format::Png, Format::Jpeg, Format::WebP
 
 /// The pixels of a picture in which all differ.
 pub(super) fn pixels(width: u32, height: u32) -> Vec<u8> {
-    let pixel = |at: u32| [at * 7 % 251, at * 13 % 241, at * 29 % 239].map(|value| value as u8);
+    let pixel = |at: u32| {
+        [at * 7 % 251, at * 13 % 241, at * 29 % 239].map(|value| u8::try_from(value).unwrap())
+    };
     (0..width * height).flat_map(pixel).collect()
 }
 
@@ -77,7 +79,7 @@ pub(super) fn animated_webp(colours: &[[u8; 3]]) -> Vec<u8> {
     let frame = |colour: &[u8; 3]| {
         let whole = file(Format::WebP, (4, 4), &plain(4, 4, *colour));
         let head = [0, 0, 0, 0, 0, 0, 3, 0, 0, 3, 0, 0, 100, 0, 0, 0];
-        webp_chunk(b"ANMF", &[&head, &whole[12..]].concat())
+        webp_chunk(b"ANMF", &[&head[..], &whole[12..]].concat())
     };
     let frames: Vec<u8> = colours.iter().flat_map(frame).collect();
     let chunks = [webp_chunk(b"ANIM", &[255, 255, 255, 255, 0, 0]), frames].concat();
@@ -86,24 +88,24 @@ pub(super) fn animated_webp(colours: &[[u8; 3]]) -> Vec<u8> {
 
 pub(super) fn webp_chunk(name: &[u8; 4], bytes: &[u8]) -> Vec<u8> {
     let padding = &[0][..bytes.len() % 2];
-    [name, &(bytes.len() as u32).to_le_bytes()[..], bytes, padding].concat()
+    [&name[..], &length(bytes).to_le_bytes(), bytes, padding].concat()
 }
 
 pub(super) fn riff(chunks: &[u8]) -> Vec<u8> {
-    [b"RIFF", &(chunks.len() as u32 + 4).to_le_bytes()[..], b"WEBP", chunks].concat()
+    [&b"RIFF"[..], &(length(chunks) + 4).to_le_bytes(), b"WEBP", chunks].concat()
 }
 
 /// A chunk of a PNG.
 pub(super) fn png_chunk(name: &[u8; 4], bytes: &[u8]) -> Vec<u8> {
-    let named = [name, bytes].concat();
-    [&(bytes.len() as u32).to_be_bytes()[..], &named, &crc(&named).to_be_bytes()[..]].concat()
+    let named = [&name[..], bytes].concat();
+    [&length(bytes).to_be_bytes()[..], &named, &crc(&named).to_be_bytes()].concat()
 }
 
 /// The header of a PNG of eight bits of red, green and blue.
 pub(super) fn png_header(width: u32, height: u32) -> Vec<u8> {
     let size = [width.to_be_bytes(), height.to_be_bytes()].concat();
     let header = png_chunk(b"IHDR", &[&size[..], &[8, 2, 0, 0, 0]].concat());
-    [b"\x89PNG\r\n\x1a\n", &header[..]].concat()
+    [&b"\x89PNG\r\n\x1a\n"[..], &header].concat()
 }
 
 /// The compressed bytes of a PNG that has them in one chunk.
@@ -113,10 +115,14 @@ pub(super) fn png_data(file: &[u8]) -> &[u8] {
     &file[name + 4..][..length]
 }
 
+fn length(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).unwrap()
+}
+
 fn crc(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 }
+            if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 }
         })
     })
 }
@@ -132,7 +138,8 @@ pub(super) fn turned_jpeg(jpeg: &[u8], orientation: u8) -> Vec<u8> {
 }
 
 pub(super) fn jpeg_segment(marker: u8, bytes: &[u8]) -> Vec<u8> {
-    [&[0xff, marker], &(bytes.len() as u16 + 2).to_be_bytes()[..], bytes].concat()
+    let length = u16::try_from(bytes.len() + 2).unwrap();
+    [&[0xff, marker][..], &length.to_be_bytes(), bytes].concat()
 }
 
 /// A JPEG of one block, all of whose samples are 128: of so many colours, and of so many scans.

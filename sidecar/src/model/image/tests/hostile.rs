@@ -167,9 +167,9 @@ fn a_png_that_unpacks_to_more_than_its_pixels_costs_no_more_than_they_do() {
     taken_or_refused(&image(&[png_chunk(b"IDAT", packed)]));
     taken_or_refused(&image(&[own.clone(), png_chunk(b"IDAT", packed)]));
     // A profile, a text and a comment that unpack to 120 MB.
-    let profile = png_chunk(b"iCCP", &[b"x\0\0", packed].concat());
-    let text = png_chunk(b"zTXt", &[b"x\0\0", packed].concat());
-    let comment = png_chunk(b"iTXt", &[b"XML:com.adobe.xmp\0\x01\0\0\0", packed].concat());
+    let profile = png_chunk(b"iCCP", &[&b"x\0\0"[..], packed].concat());
+    let text = png_chunk(b"zTXt", &[&b"x\0\0"[..], packed].concat());
+    let comment = png_chunk(b"iTXt", &[&b"XML:com.adobe.xmp\0\x01\0\0\0"[..], packed].concat());
     for chunk in [profile, text, comment] {
         taken_or_refused(&image(&[chunk.clone(), own.clone()]));
         taken_or_refused(&image(&[vec![chunk; 8].concat(), own.clone()]));
@@ -197,11 +197,11 @@ fn a_webp_whose_frames_are_larger_than_it_is_refused() {
     let expected = "image: is not a whole WebP: a frame is larger than the image";
     assert_eq!(refused(&extended_webp(0, (8, 8), &large[12..])), expected);
     let head = [0, 0, 0, 0, 0, 0, 7, 0, 0, 7, 0, 0, 100, 0, 0, 0];
-    let inner = webp_chunk(b"ANMF", &[&head, &large[12..]].concat());
+    let inner = webp_chunk(b"ANMF", &[&head[..], &large[12..]].concat());
     assert_eq!(refused(&extended_webp(2, (8, 8), &inner)), expected);
     let mut head = head;
     head[6] = 200;
-    let outer = webp_chunk(b"ANMF", &[&head, &large[12..]].concat());
+    let outer = webp_chunk(b"ANMF", &[&head[..], &large[12..]].concat());
     assert_eq!(refused(&extended_webp(2, (8, 8), &outer)), expected);
     // A lossy one of 16383 × 16383.
     let lossy = webp_chunk(b"VP8 ", b"\x10\0\0\x9d\x01\x2a\xff\x3f\xff\x3f\0\0\0\0");

@@ -97,7 +97,9 @@ impl ImageFeed {
         let mut bytes = Vec::with_capacity(cut.batch * self.row_bytes());
         for row in rows {
             match &row.data {
-                RowData::Tensor(row) if row.len() == self.row_bytes() => bytes.extend(row),
+                RowData::Tensor(row) if row.len() == self.row_bytes() => {
+                    bytes.extend_from_slice(row);
+                }
                 _ => return Err(self.other_row()),
             }
         }

@@ -64,7 +64,7 @@ fn bytes_of(dtype: ImageDtype, values: &[u8]) -> Row {
 /// Rows together and each alone give what they should.
 fn gives_products(engine: &mut TractEngine, dtype: ImageDtype) {
     let all: Vec<[u8; VALUES]> = (0..5_usize)
-        .map(|row| std::array::from_fn(|at| ((row * 31 + at * 17) % 256) as u8))
+        .map(|row| std::array::from_fn(|at| (row * 31 + at * 17).to_le_bytes()[0]))
         .collect();
     let rows: Vec<Row> = all.iter().map(|values| bytes_of(dtype, values)).collect();
     let together = vectors(engine, &rows);
