@@ -95,7 +95,7 @@ pub fn missing_builtins(contract: &Contract) -> Vec<Refusal> {
 
 /// Artifacts whose source cannot be fetched from yet.
 fn unsupported_artifacts(serving: &ServingConfig) -> Vec<Refusal> {
-    artifacts(serving).flat_map(|(field, artifact)| unsupported_parts(field, artifact)).collect()
+    artifacts(serving).filter_map(|(field, artifact)| unsupported_source(field, artifact)).collect()
 }
 
 /// The artifacts and their fields. What a model of another input reads is not looked at: its input is refused.
@@ -107,15 +107,18 @@ fn artifacts(serving: &ServingConfig) -> impl Iterator<Item = (&'static str, &Ar
     [("spec.model.source", &serving.model)].into_iter().chain(tokenizer)
 }
 
-fn unsupported_parts(field: &str, artifact: &Artifact) -> Vec<Refusal> {
-    let scheme = match &artifact.location {
-        Location::Builtin { .. } | Location::File { .. } | Location::Http { .. } => None,
-        other => Some(("uri", FetchCause::Scheme(other.scheme().to_owned()))),
-    };
-    let secret = artifact.has_secret.then_some(("secretRef", FetchCause::NotYet));
-    let bundle = artifact.has_ca_bundle.then_some(("caBundleRef", FetchCause::NotYet));
-    let refused = scheme.into_iter().chain(secret).chain(bundle);
-    refused.map(|(part, why)| Refusal::new(format!("{field}.{part}"), why.to_string())).collect()
+fn unsupported_source(field: &str, artifact: &Artifact) -> Option<Refusal> {
+    match &artifact.location {
+        Location::Builtin { .. }
+        | Location::File { .. }
+        | Location::Http { .. }
+        | Location::Hf { .. }
+        | Location::Pvc { .. } => None,
+        other => {
+            let why = FetchCause::Scheme(other.scheme().to_owned());
+            Some(Refusal::new(format!("{field}.uri"), why.to_string()))
+        }
+    }
 }
 
 #[cfg(test)]

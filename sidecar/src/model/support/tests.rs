@@ -88,22 +88,25 @@ fn sources_that_cannot_be_fetched_from_are_refused_by_name() {
     let bucket = || Location::ObjectStore { url: "s3://bucket/model.onnx".to_owned() };
     let refused = after(|contract| {
         contract.serving.model.location = bucket();
-        contract.serving.model.has_secret = true;
         text(&mut contract.serving).tokenizer.location = bucket();
-        text(&mut contract.serving).tokenizer.has_ca_bundle = true;
     });
-    let expected = [
-        "spec.model.source.uri",
-        "spec.model.source.secretRef",
-        "spec.input.text.tokenizer.uri",
-        "spec.input.text.tokenizer.caBundleRef",
-    ];
-    assert_eq!(refused, expected);
+    assert_eq!(refused, ["spec.model.source.uri", "spec.input.text.tokenizer.uri"]);
     let mut contract = tiny();
     contract.serving.model.location = bucket();
     let sentence = unsupported(&contract, Offered::ALL)[0].to_string();
-    let supported = "is not supported yet; supported: builtin, file, http, https";
+    let supported = "is not supported yet; supported: builtin, file, http, https, hf, pvc";
     assert_eq!(sentence, format!("spec.model.source.uri: scheme \"s3\" {supported}"));
+}
+
+#[test]
+fn credentials_and_certificates_of_a_source_are_taken() {
+    let refused = after(|contract| {
+        let url = "https://models.example/model.onnx".to_owned();
+        contract.serving.model.location = Location::Http { url };
+        contract.serving.model.has_secret = true;
+        contract.serving.model.has_ca_bundle = true;
+    });
+    assert_eq!(refused, [""; 0]);
 }
 
 #[test]

@@ -1,0 +1,80 @@
+//! The sources that files are fetched from over a network. Each says only how a file is opened at some byte; how it is
+//! received is the same for all.
+
+use embark_crds::contract::Location;
+
+use super::{
+    Environment, FetchError, Request, hf,
+    http::{Authorization, Clients, Remote, public_part},
+    mounts::{self, Secret},
+    transfer::{Failure, Opened},
+};
+
+/// A file somewhere else.
+pub(super) enum Source {
+    /// At a URL.
+    Http(Remote),
+}
+
+// === impl Source ===
+
+impl Source {
+    /// Where an artifact is fetched from, with the credentials that its spec names; `None`: it is not elsewhere.
+    ///
+    /// # Errors
+    /// The credentials or the CA bundle are not there or are none.
+    pub(super) async fn of(
+        request: &Request<'_>,
+        clients: &Clients,
+        environment: &Environment,
+    ) -> Result<Option<Self>, FetchError> {
+        if !is_elsewhere(&request.artifact.location) {
+            return Ok(None);
+        }
+        let of_secret = |cause| request.error("secretRef", cause);
+        let of_bundle = |cause| request.error("caBundleRef", cause);
+        let secret = Secret::of(request, environment).await.map_err(of_secret)?;
+        let bundle = mounts::ca_bundle(request, environment).await.map_err(of_bundle)?;
+        let client = clients.get(bundle.as_deref()).map_err(of_bundle)?;
+        let source = match &request.artifact.location {
+            Location::Http { url } => {
+                let authorization = Authorization::of(&secret).map_err(of_secret)?;
+                Source::Http(Remote { client, url: url.clone(), authorization })
+            }
+            Location::Hf { repository, revision, file } => {
+                let repository = hf::Repository { name: repository, revision, file };
+                let remote = repository.remote(client, &secret, environment);
+                Source::Http(remote.map_err(of_secret)?)
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(source))
+    }
+
+    /// What it is called in sentences; no secret is in it.
+    pub(super) fn address(&self) -> String {
+        match self {
+            Source::Http(remote) => public_part(&remote.url),
+        }
+    }
+
+    /// The file's bytes from `from` on, if it is still the one that `validator` came with; else from its beginning.
+    pub(super) async fn open(&self, from: u64, validator: Option<&str>) -> Result<Opened, Failure> {
+        match self {
+            Source::Http(remote) => remote.open(from, validator).await,
+        }
+    }
+}
+
+// === free functions ===
+
+/// Whether a file has to be fetched over a network.
+fn is_elsewhere(location: &Location) -> bool {
+    match location {
+        Location::Builtin { .. } | Location::File { .. } | Location::Pvc { .. } => false,
+        Location::Http { .. }
+        | Location::ObjectStore { .. }
+        | Location::Oci { .. }
+        | Location::Hf { .. } => true,
+    }
+}
