@@ -27,6 +27,7 @@ mod file;
 mod hf;
 mod http;
 mod mounts;
+mod oci;
 mod source;
 mod temporary;
 mod transfer;
@@ -39,7 +40,7 @@ pub use transfer::FetchSettings;
 use transfer::Received;
 
 /// Schemes that a URI may have, for sentences.
-const SUPPORTED_SCHEMES: &str = "builtin, file, http, https, hf, pvc";
+const SUPPORTED_SCHEMES: &str = "builtin, file, http, https, oci, hf, pvc";
 
 /// Fetches artifacts and keeps those that came over a network.
 #[derive(Debug)]
@@ -188,7 +189,7 @@ impl ArtifactStore {
                 Ok(path) => file::read(path, request.size_limit).await,
                 Err(cause) => Err(cause),
             },
-            Location::Http { .. } | Location::Hf { .. } => {
+            Location::Http { .. } | Location::Hf { .. } | Location::Oci { .. } => {
                 return self.fetch_once(request).await;
             }
             other => Err(FetchCause::Scheme(other.scheme().to_owned())),

@@ -112,6 +112,7 @@ fn unsupported_source(field: &str, artifact: &Artifact) -> Option<Refusal> {
         Location::Builtin { .. }
         | Location::File { .. }
         | Location::Http { .. }
+        | Location::Oci { .. }
         | Location::Hf { .. }
         | Location::Pvc { .. } => None,
         other => {

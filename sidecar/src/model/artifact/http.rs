@@ -1,7 +1,7 @@
 //! Files of `http://` and `https://` servers, whole or from where a transfer broke off, and the client that all sources
 //! over HTTP share.
 
-use std::sync::OnceLock;
+use std::{sync::OnceLock, time::Duration};
 
 use futures_util::StreamExt as _;
 use reqwest::{
@@ -9,6 +9,7 @@ use reqwest::{
     header::{CONTENT_RANGE, ETAG, HeaderMap, IF_RANGE, RANGE},
     redirect,
 };
+use tokio::time::timeout;
 use url::Url;
 
 use super::{
@@ -42,6 +43,8 @@ pub(super) enum Authorization {
 
 /// The most redirects of one fetch.
 const MAX_REDIRECTS: usize = 5;
+/// The most time that an answer which has to be short may take, however slowly it drips.
+const SHORT_ANSWER_TIME: Duration = Duration::from_secs(60);
 
 // === impl Clients ===
 
@@ -207,6 +210,21 @@ pub(super) fn opened(response: Response, from: u64) -> Result<Opened, Failure> {
     let validator = strong_validator(response.headers());
     let body = response.bytes_stream().map(|chunk| chunk.map_err(Failure::of)).boxed();
     Ok(Opened { from: begins, total, validator, body })
+}
+
+/// The whole of an answer that has to be short.
+pub(super) async fn small(mut response: Response, limit: usize) -> Result<Vec<u8>, Failure> {
+    let read = async {
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(Failure::of)? {
+            if bytes.len() + chunk.len() > limit {
+                return Err(Failure::lasting(format!("answered with more than {limit} bytes")));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
+    };
+    timeout(SHORT_ANSWER_TIME, read).await.unwrap_or_else(|_| Err(Failure::idle()))
 }
 
 /// Where a part begins and how long the whole is, of `bytes 5-9/10` or `bytes */10`.

@@ -7,6 +7,7 @@ use super::{
     Environment, FetchError, Request, hf,
     http::{Authorization, Clients, Remote, public_part},
     mounts::{self, Secret},
+    oci,
     transfer::{Failure, Opened},
 };
 
@@ -14,6 +15,8 @@ use super::{
 pub(super) enum Source {
     /// At a URL.
     Http(Remote),
+    /// In a registry.
+    Registry(Box<oci::Layer>),
 }
 
 // === impl Source ===
@@ -46,6 +49,11 @@ impl Source {
                 let remote = repository.remote(client, &secret, environment);
                 Source::Http(remote.map_err(of_secret)?)
             }
+            Location::Oci { reference, title } => {
+                let file = (reference.as_str(), title.as_str(), request.artifact.sha256);
+                let layer = oci::Layer::new(file, client, &secret, environment);
+                Source::Registry(Box::new(layer.map_err(of_secret)?))
+            }
             _ => return Ok(None),
         };
         Ok(Some(source))
@@ -55,6 +63,7 @@ impl Source {
     pub(super) fn address(&self) -> String {
         match self {
             Source::Http(remote) => public_part(&remote.url),
+            Source::Registry(layer) => layer.address(),
         }
     }
 
@@ -62,6 +71,8 @@ impl Source {
     pub(super) async fn open(&self, from: u64, validator: Option<&str>) -> Result<Opened, Failure> {
         match self {
             Source::Http(remote) => remote.open(from, validator).await,
+            // A layer is its digest: there is no other at the same place.
+            Source::Registry(layer) => layer.open(from).await,
         }
     }
 }

@@ -94,7 +94,7 @@ fn sources_that_cannot_be_fetched_from_are_refused_by_name() {
     let mut contract = tiny();
     contract.serving.model.location = bucket();
     let sentence = unsupported(&contract, Offered::ALL)[0].to_string();
-    let supported = "is not supported yet; supported: builtin, file, http, https, hf, pvc";
+    let supported = "is not supported yet; supported: builtin, file, http, https, oci, hf, pvc";
     assert_eq!(sentence, format!("spec.model.source.uri: scheme \"s3\" {supported}"));
 }
 
