@@ -225,20 +225,6 @@ async fn other_inputs_are_refused_by_name() {
 }
 
 #[tokio::test]
-async fn other_sources_are_refused_by_name() {
-    for (scheme, uri) in [
-        ("s3", "s3://bucket/model.onnx"),
-        ("gs", "gs://bucket/model.onnx"),
-        ("az", "az://container/model.onnx"),
-    ] {
-        let manifest = tiny().with("/spec/model/source/uri", uri);
-        let supported = "is not supported yet; supported: builtin, file, http, https, oci, hf, pvc";
-        let expected = format!("spec.model.source.uri: scheme {scheme:?} {supported}");
-        assert_eq!(unsupported(&manifest).await, [expected]);
-    }
-}
-
-#[tokio::test]
 async fn a_volume_claim_is_for_clusters_alone() {
     let folder = tempfile::tempdir().unwrap();
     let manifest = tiny().with("/spec/model/source/uri", "pvc://models/tiny.onnx");

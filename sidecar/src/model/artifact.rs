@@ -27,6 +27,7 @@ mod file;
 mod hf;
 mod http;
 mod mounts;
+mod objects;
 mod oci;
 mod source;
 mod temporary;
@@ -38,9 +39,6 @@ use source::Source;
 use temporary::Temporary;
 pub use transfer::FetchSettings;
 use transfer::Received;
-
-/// Schemes that a URI may have, for sentences.
-const SUPPORTED_SCHEMES: &str = "builtin, file, http, https, oci, hf, pvc";
 
 /// Fetches artifacts and keeps those that came over a network.
 #[derive(Debug)]
@@ -97,9 +95,6 @@ pub struct FetchError {
 /// Why a file cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FetchCause {
-    /// A scheme that is not built yet.
-    #[error("scheme {0:?} is not supported yet; supported: {SUPPORTED_SCHEMES}")]
-    Scheme(String),
     /// What the spec refers to, credentials or certificates, is not there or not what it should be.
     #[error("{problem}")]
     Reference {
@@ -189,10 +184,10 @@ impl ArtifactStore {
                 Ok(path) => file::read(path, request.size_limit).await,
                 Err(cause) => Err(cause),
             },
-            Location::Http { .. } | Location::Hf { .. } | Location::Oci { .. } => {
-                return self.fetch_once(request).await;
-            }
-            other => Err(FetchCause::Scheme(other.scheme().to_owned())),
+            Location::Http { .. }
+            | Location::ObjectStore { .. }
+            | Location::Oci { .. }
+            | Location::Hf { .. } => return self.fetch_once(request).await,
         };
         let bytes = bytes.map_err(|cause| request.error("uri", cause))?;
         if bytes.len() as u64 > request.size_limit {
@@ -242,10 +237,6 @@ impl ArtifactStore {
 
     async fn download(&self, request: &Request<'_>) -> Result<Bytes, FetchError> {
         let source = Source::of(request, &self.clients, &self.environment).await?;
-        let Some(source) = source else {
-            let scheme = request.artifact.location.scheme().to_owned();
-            return Err(request.error("uri", FetchCause::Scheme(scheme)));
-        };
         let received = self.receive(&source, request).await?;
         let received = if received.in_one_piece || received.digest == request.artifact.sha256 {
             received

@@ -2,14 +2,9 @@
 
 use std::time::Duration;
 
-use embark_crds::contract::{
-    Artifact, Contract, Input, Location, Overlong, ServingConfig, TensorDtype,
-};
+use embark_crds::contract::{Artifact, Contract, Input, Overlong, ServingConfig, TensorDtype};
 
-use super::{
-    artifact::{FetchCause, missing_builtin},
-    refusal::Refusal,
-};
+use super::{artifact::missing_builtin, refusal::Refusal};
 
 /// What is said of an input that is not served yet.
 pub(super) const OTHER_INPUT: &str = "is not supported yet; supported: text, tensor";
@@ -37,7 +32,7 @@ impl Offered {
 /// Every part of the contract that this sidecar does not serve yet, or this process does not offer; empty: it serves all
 /// of it.
 pub fn unsupported(contract: &Contract, offered: Offered) -> Vec<Refusal> {
-    let mut refusals = unsupported_artifacts(&contract.serving);
+    let mut refusals = Vec::new();
     let mut refuse = |asked: bool, field: &str, sentence: &str| {
         if asked {
             refusals.push(Refusal::new(field, sentence));
@@ -93,11 +88,6 @@ pub fn missing_builtins(contract: &Contract) -> Vec<Refusal> {
     artifacts(&contract.serving).filter_map(refusal).collect()
 }
 
-/// Artifacts whose source cannot be fetched from yet.
-fn unsupported_artifacts(serving: &ServingConfig) -> Vec<Refusal> {
-    artifacts(serving).filter_map(|(field, artifact)| unsupported_source(field, artifact)).collect()
-}
-
 /// The artifacts and their fields. What a model of another input reads is not looked at: its input is refused.
 fn artifacts(serving: &ServingConfig) -> impl Iterator<Item = (&'static str, &Artifact)> {
     let tokenizer = match &serving.input {
@@ -105,21 +95,6 @@ fn artifacts(serving: &ServingConfig) -> impl Iterator<Item = (&'static str, &Ar
         _ => None,
     };
     [("spec.model.source", &serving.model)].into_iter().chain(tokenizer)
-}
-
-fn unsupported_source(field: &str, artifact: &Artifact) -> Option<Refusal> {
-    match &artifact.location {
-        Location::Builtin { .. }
-        | Location::File { .. }
-        | Location::Http { .. }
-        | Location::Oci { .. }
-        | Location::Hf { .. }
-        | Location::Pvc { .. } => None,
-        other => {
-            let why = FetchCause::Scheme(other.scheme().to_owned());
-            Some(Refusal::new(format!("{field}.uri"), why.to_string()))
-        }
-    }
 }
 
 #[cfg(test)]

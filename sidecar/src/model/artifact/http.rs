@@ -53,6 +53,11 @@ impl Clients {
         Clients { settings, plain: OnceLock::new() }
     }
 
+    /// The bounds of a fetch.
+    pub(super) fn settings(&self) -> FetchSettings {
+        self.settings
+    }
+
     /// A client that trusts whom the system trusts, and whom `bundle` names.
     pub(super) fn get(&self, bundle: Option<&[u8]>) -> Result<Client, FetchCause> {
         if let Some(bundle) = bundle {

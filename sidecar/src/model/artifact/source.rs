@@ -4,10 +4,10 @@
 use embark_crds::contract::Location;
 
 use super::{
-    Environment, FetchError, Request, hf,
+    Environment, FetchCause, FetchError, Request, hf,
     http::{Authorization, Clients, Remote, public_part},
     mounts::{self, Secret},
-    oci,
+    objects, oci,
     transfer::{Failure, Opened},
 };
 
@@ -17,23 +17,22 @@ pub(super) enum Source {
     Http(Remote),
     /// In a registry.
     Registry(Box<oci::Layer>),
+    /// In a bucket.
+    Object(objects::Object),
 }
 
 // === impl Source ===
 
 impl Source {
-    /// Where an artifact is fetched from, with the credentials that its spec names; `None`: it is not elsewhere.
+    /// Where an artifact is fetched from, with the credentials that its spec names.
     ///
     /// # Errors
-    /// The credentials or the CA bundle are not there or are none.
+    /// The credentials or the CA bundle are not there or are none, or the file is not elsewhere.
     pub(super) async fn of(
         request: &Request<'_>,
         clients: &Clients,
         environment: &Environment,
-    ) -> Result<Option<Self>, FetchError> {
-        if !is_elsewhere(&request.artifact.location) {
-            return Ok(None);
-        }
+    ) -> Result<Self, FetchError> {
         let of_secret = |cause| request.error("secretRef", cause);
         let of_bundle = |cause| request.error("caBundleRef", cause);
         let secret = Secret::of(request, environment).await.map_err(of_secret)?;
@@ -54,9 +53,19 @@ impl Source {
                 let layer = oci::Layer::new(file, client, &secret, environment);
                 Source::Registry(Box::new(layer.map_err(of_secret)?))
             }
-            _ => return Ok(None),
+            Location::ObjectStore { url } => {
+                let (secret, bundle) = (&secret, bundle.as_deref());
+                let access =
+                    objects::Access { secret, environment, bundle, settings: clients.settings() };
+                Source::Object(objects::Object::new(url, &access).map_err(of_secret)?)
+            }
+            Location::Builtin { .. } | Location::File { .. } | Location::Pvc { .. } => {
+                let problem = "is not fetched over a network".to_owned();
+                let cause = FetchCause::Reference { problem, transient: false };
+                return Err(request.error("uri", cause));
+            }
         };
-        Ok(Some(source))
+        Ok(source)
     }
 
     /// What it is called in sentences; no secret is in it.
@@ -64,6 +73,7 @@ impl Source {
         match self {
             Source::Http(remote) => public_part(&remote.url),
             Source::Registry(layer) => layer.address(),
+            Source::Object(object) => object.address(),
         }
     }
 
@@ -73,19 +83,7 @@ impl Source {
             Source::Http(remote) => remote.open(from, validator).await,
             // A layer is its digest: there is no other at the same place.
             Source::Registry(layer) => layer.open(from).await,
+            Source::Object(object) => object.open(from, validator).await,
         }
-    }
-}
-
-// === free functions ===
-
-/// Whether a file has to be fetched over a network.
-fn is_elsewhere(location: &Location) -> bool {
-    match location {
-        Location::Builtin { .. } | Location::File { .. } | Location::Pvc { .. } => false,
-        Location::Http { .. }
-        | Location::ObjectStore { .. }
-        | Location::Oci { .. }
-        | Location::Hf { .. } => true,
     }
 }

@@ -143,22 +143,6 @@ async fn an_unknown_built_in_file_lists_those_that_exist() {
 }
 
 #[tokio::test]
-async fn what_is_not_built_yet_is_refused_by_name() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = store(folder.path());
-    let url = |url: &str| Location::ObjectStore { url: url.to_owned() };
-    for (scheme, location) in
-        [("s3", url("s3://a/b")), ("gs", url("gs://a/b")), ("az", url("az://a/b"))]
-    {
-        let sentence = format!(
-            "spec.model.source.uri: scheme {scheme:?} is not supported yet; supported: builtin, file, http, https, oci, hf, pvc"
-        );
-        let error = fetch(&store, &artifact(location, b"")).await.unwrap_err();
-        assert_eq!(error.to_string(), sentence);
-    }
-}
-
-#[tokio::test]
 async fn a_file_is_read_relative_to_the_manifest_or_absolute() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("a.onnx"), "content").unwrap();
