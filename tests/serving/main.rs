@@ -30,6 +30,7 @@ mod policy;
 mod secure;
 mod soak;
 mod sockets;
+mod sources;
 mod store_faults;
 mod streams;
 mod surface;
