@@ -114,7 +114,7 @@ async fn a_model_comes_out_of_s3() {
     let variables = [
         ("AWS_ACCESS_KEY_ID", "id-of-s3"),
         ("AWS_SECRET_ACCESS_KEY", "word-of-s3"),
-        ("AWS_ENDPOINT", &url),
+        ("AWS_ENDPOINT", url.as_str()),
         ("AWS_ALLOW_HTTP", "true"),
     ];
     served("s3://models/tiny/model.onnx", true, &variables).await;
@@ -153,7 +153,7 @@ async fn a_model_comes_out_of_azure() {
     let variables = [
         ("AZURE_STORAGE_ACCOUNT_NAME", AZURITE_ACCOUNT),
         ("AZURE_STORAGE_ACCOUNT_KEY", AZURITE_KEY),
-        ("AZURE_ENDPOINT", &endpoint),
+        ("AZURE_ENDPOINT", endpoint.as_str()),
         ("AZURE_ALLOW_HTTP", "true"),
     ];
     served("az://models/tiny/model.onnx", true, &variables).await;
@@ -184,7 +184,7 @@ async fn a_model_comes_out_of_a_registry() {
         json!({"auths": {(closed.address.as_str()): {"username": "user", "password": "word"}}});
     let login = login.to_string();
     let uri = format!("oci://{}/{reference}", closed.address);
-    served(&uri, true, &[("DOCKER_AUTH_CONFIG", &login)]).await;
+    served(&uri, true, &[("DOCKER_AUTH_CONFIG", login.as_str())]).await;
 }
 
 /// A registry that keeps what it holds in a folder.
