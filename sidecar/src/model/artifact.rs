@@ -19,24 +19,35 @@ use bytes::Bytes;
 use embark_crds::contract::{Artifact, Location, Sha256};
 use parking_lot::Mutex;
 use sha2::Digest;
-use tokio::io::AsyncWriteExt as _;
 use tracing::warn;
 
 mod builtin;
+mod environment;
 mod file;
+mod hf;
 mod http;
+mod mounts;
+mod objects;
+mod oci;
+mod source;
+mod temporary;
+mod transfer;
 
-pub use http::{HttpSettings, install_tls_provider};
-
-/// Schemes that a URI may have, for sentences.
-const SUPPORTED_SCHEMES: &str = "builtin, file, http, https";
+pub use environment::Environment;
+pub use http::install_tls_provider;
+use source::Source;
+use temporary::Temporary;
+pub use transfer::FetchSettings;
+use transfer::Received;
 
 /// Fetches artifacts and keeps those that came over a network.
 #[derive(Debug)]
 pub struct ArtifactStore {
     /// `None`: nothing can be written, so nothing is kept.
     folder: Option<PathBuf>,
-    http: http::Fetcher,
+    settings: FetchSettings,
+    clients: http::Clients,
+    environment: Environment,
     /// One lock for each digest that is being fetched, so that two models that want it fetch it once.
     flights: Mutex<HashMap<Sha256, Arc<tokio::sync::Mutex<()>>>>,
     next_temporary: AtomicU64,
@@ -84,12 +95,14 @@ pub struct FetchError {
 /// Why a file cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FetchCause {
-    /// A scheme that is not built yet.
-    #[error("scheme {0:?} is not supported yet; supported: {SUPPORTED_SCHEMES}")]
-    Scheme(String),
-    /// Credentials or a CA bundle, which are not built yet.
-    #[error("is not supported yet; leave it out")]
-    NotYet,
+    /// What the spec refers to, credentials or certificates, is not there or not what it should be.
+    #[error("{problem}")]
+    Reference {
+        /// What is the matter; no secret is in it.
+        problem: String,
+        /// Whether it may be otherwise later.
+        transient: bool,
+    },
     /// No file of this name is compiled in.
     #[error("builtin://{path} does not exist; built in: {}", builtin::names())]
     NoBuiltin {
@@ -118,24 +131,16 @@ pub enum FetchCause {
         /// As the file is.
         actual: Sha256,
     },
-    /// The server did not give the file.
-    #[error("{url} {problem}")]
-    Http {
-        /// The URL, without credentials and query.
-        url: String,
+    /// The source did not give the file.
+    #[error("{address} {problem}")]
+    Source {
+        /// Where it is, without credentials and query.
+        address: String,
         /// What happened, after how many tries.
         problem: String,
         /// Whether it may be otherwise later.
         transient: bool,
     },
-}
-
-/// A file of the store that is being written; it is gone unless it is kept.
-#[derive(Debug)]
-struct Temporary {
-    path: PathBuf,
-    file: tokio::fs::File,
-    kept: bool,
 }
 
 // === impl ArtifactStore ===
@@ -144,18 +149,20 @@ impl ArtifactStore {
     /// A store in `folder`, which is made if it is not there; what earlier runs left unfinished is deleted. A folder that
     /// cannot be written to is only warned of.
     pub fn new(folder: &Path) -> Self {
-        Self::with_http(folder, HttpSettings::default())
+        Self::with(folder, FetchSettings::default(), Environment::of_process())
     }
 
-    /// A store whose HTTP fetches have other bounds.
-    pub fn with_http(folder: &Path, settings: HttpSettings) -> Self {
+    /// A store whose fetches have other bounds and another environment.
+    pub fn with(folder: &Path, settings: FetchSettings, environment: Environment) -> Self {
         let prepared = prepare(folder);
         if let Err(error) = &prepared {
             warn!(folder = %folder.display(), %error, "fetched models cannot be kept; they are fetched at each start");
         }
         ArtifactStore {
             folder: prepared.is_ok().then(|| folder.to_owned()),
-            http: http::Fetcher::new(settings),
+            settings,
+            clients: http::Clients::new(settings),
+            environment,
             flights: Mutex::default(),
             next_temporary: AtomicU64::new(0),
         }
@@ -166,22 +173,21 @@ impl ArtifactStore {
     /// # Errors
     /// The source is not supported, cannot be reached, is too large, or is not the file that the digest names.
     pub async fn fetch(&self, request: &Request<'_>) -> Result<Bytes, FetchError> {
-        let artifact = request.artifact;
-        if artifact.has_secret {
-            return Err(request.error("secretRef", FetchCause::NotYet));
-        }
-        if artifact.has_ca_bundle {
-            return Err(request.error("caBundleRef", FetchCause::NotYet));
-        }
         // Before the source answers, which may take its time.
         (request.progress)(Progress::Fetching { bytes: 0, total: None });
-        let bytes = match &artifact.location {
+        let bytes = match &request.artifact.location {
             Location::Builtin { path } => builtin::read(path),
             Location::File { path } => {
                 file::read(request.base.join(path), request.size_limit).await
             }
-            Location::Http { url } => return self.fetch_http(url, request).await,
-            other => Err(FetchCause::Scheme(other.scheme().to_owned())),
+            Location::Pvc { claim, path } => match mounts::on_volume(request.base, claim, path) {
+                Ok(path) => file::read(path, request.size_limit).await,
+                Err(cause) => Err(cause),
+            },
+            Location::Http { .. }
+            | Location::ObjectStore { .. }
+            | Location::Oci { .. }
+            | Location::Hf { .. } => return self.fetch_once(request).await,
         };
         let bytes = bytes.map_err(|cause| request.error("uri", cause))?;
         if bytes.len() as u64 > request.size_limit {
@@ -192,13 +198,14 @@ impl ArtifactStore {
         request.verified(actual).map(|()| bytes)
     }
 
-    async fn fetch_http(&self, url: &str, request: &Request<'_>) -> Result<Bytes, FetchError> {
+    /// The file, kept or fetched; who else wants it meanwhile waits for it.
+    async fn fetch_once(&self, request: &Request<'_>) -> Result<Bytes, FetchError> {
         let digest = request.artifact.sha256;
         let flight = self.flights.lock().entry(digest).or_default().clone();
         let held = flight.lock().await;
         let result = match self.read_kept(request).await {
             Some(result) => result,
-            None => self.download(url, request).await,
+            None => self.download(request).await,
         };
         drop(held);
         let mut flights = self.flights.lock();
@@ -228,22 +235,38 @@ impl ArtifactStore {
         None
     }
 
-    async fn download(&self, url: &str, request: &Request<'_>) -> Result<Bytes, FetchError> {
-        let (bytes, actual, temporary) =
-            self.http.get(url, request, || self.temporary()).await.map_err(
-                |cause| match cause {
-                    FetchCause::TooLarge { .. } => request.too_large(),
-                    cause => request.error("uri", cause),
-                },
-            )?;
+    async fn download(&self, request: &Request<'_>) -> Result<Bytes, FetchError> {
+        let source = Source::of(request, &self.clients, &self.environment).await?;
+        let received = self.receive(&source, request).await?;
+        let received = if received.in_one_piece || received.digest == request.artifact.sha256 {
+            received
+        } else {
+            // Its pieces may be of two files. Gone before the next comes, which takes as much memory.
+            drop(received);
+            warn!(
+                from = source.address(),
+                "a file that came in pieces is another; it is fetched anew"
+            );
+            self.receive(&source, request).await?
+        };
+        let Received { bytes, digest, temporary, .. } = received;
         (request.progress)(Progress::Verifying);
-        request.verified(actual)?;
-        if let (Some(temporary), Some(path)) = (temporary, self.kept_path(actual))
+        request.verified(digest)?;
+        if let (Some(temporary), Some(path)) = (temporary, self.kept_path(digest))
             && let Err(error) = temporary.keep_as(&path).await
         {
             warn!(file = %path.display(), %error, "a fetched model cannot be kept");
         }
         Ok(bytes)
+    }
+
+    async fn receive(
+        &self,
+        source: &Source,
+        request: &Request<'_>,
+    ) -> Result<Received, FetchError> {
+        let received = transfer::receive(source, &self.settings, request, || self.temporary());
+        received.await.map_err(|cause| request.error("uri", cause))
     }
 
     fn kept_path(&self, digest: Sha256) -> Option<PathBuf> {
@@ -255,8 +278,8 @@ impl ArtifactStore {
         let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}-{number}", std::process::id());
         let path = self.folder.as_ref()?.join("unfinished").join(name);
-        match tokio::fs::File::create(&path).await {
-            Ok(file) => Some(Temporary { path, file, kept: false }),
+        match Temporary::create(&path).await {
+            Ok(temporary) => Some(temporary),
             Err(error) => {
                 warn!(file = %path.display(), %error, "a fetched model cannot be kept");
                 None
@@ -290,33 +313,11 @@ impl Request<'_> {
 impl FetchError {
     /// Whether another try later may succeed without a change of the manifest.
     pub fn is_transient(&self) -> bool {
-        matches!(self.cause, FetchCause::Http { transient: true, .. })
-    }
-}
-
-// === impl Temporary ===
-
-impl Temporary {
-    async fn keep_as(mut self, path: &Path) -> io::Result<()> {
-        // sync_all alone would lose the error of a write that is still under way.
-        self.file.flush().await?;
-        self.file.sync_all().await?;
-        tokio::fs::rename(&self.path, path).await?;
-        self.kept = true;
-        match path.parent() {
-            Some(folder) => tokio::fs::File::open(folder).await?.sync_all().await,
-            None => Ok(()),
-        }
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if !self.kept
-            && let Err(error) = std::fs::remove_file(&self.path)
-        {
-            warn!(file = %self.path.display(), %error, "an unfinished file cannot be deleted");
-        }
+        matches!(
+            self.cause,
+            FetchCause::Source { transient: true, .. }
+                | FetchCause::Reference { transient: true, .. }
+        )
     }
 }
 

@@ -9,6 +9,8 @@ use axum::{
 };
 use futures_util::StreamExt;
 
+mod remote;
+
 use super::*;
 use crate::model::test_support::{TINY_MODEL, artifact, builtin};
 
@@ -50,8 +52,8 @@ fn content() -> Vec<u8> {
     (0..300_000_u32).flat_map(u32::to_le_bytes).collect()
 }
 
-fn settings() -> HttpSettings {
-    HttpSettings {
+fn settings() -> FetchSettings {
+    FetchSettings {
         connect_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_millis(300),
         tries: 3,
@@ -62,7 +64,7 @@ fn settings() -> HttpSettings {
 }
 
 fn store(folder: &Path) -> ArtifactStore {
-    ArtifactStore::with_http(folder, settings())
+    ArtifactStore::with(folder, settings(), Environment::default())
 }
 
 async fn fetch(store: &ArtifactStore, artifact: &Artifact) -> Result<Bytes, FetchError> {
@@ -138,37 +140,6 @@ async fn an_unknown_built_in_file_lists_those_that_exist() {
         "spec.model.source.uri: builtin://tiny-static-minilm/other does not exist; built in: \
          builtin://tiny-static-minilm/model.onnx, builtin://tiny-static-minilm/tokenizer.json"
     );
-}
-
-#[tokio::test]
-async fn what_is_not_built_yet_is_refused_by_name() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = store(folder.path());
-    let url = |url: &str| Location::ObjectStore { url: url.to_owned() };
-    let other = |scheme: &str, location| {
-        let sentence = format!(
-            "spec.model.source.uri: scheme {scheme:?} is not supported yet; supported: builtin, file, http, https"
-        );
-        (artifact(location, b""), sentence)
-    };
-    let (a, b) = ("a".to_owned(), "b".to_owned());
-    let mut cases = vec![
-        other("s3", url("s3://a/b")),
-        other("gs", url("gs://a/b")),
-        other("az", url("az://a/b")),
-        other("oci", Location::Oci { reference: a.clone(), title: b.clone() }),
-        other("pvc", Location::Pvc { claim: a.clone(), path: b.clone() }),
-        other("hf", Location::Hf { repository: a, revision: b, file: "c".to_owned() }),
-    ];
-    let yet = "is not supported yet; leave it out";
-    let file = builtin("model.onnx", TINY_MODEL);
-    let with_secret = Artifact { has_secret: true, ..file.clone() };
-    cases.push((with_secret, format!("spec.model.source.secretRef: {yet}")));
-    let with_bundle = Artifact { has_ca_bundle: true, ..file };
-    cases.push((with_bundle, format!("spec.model.source.caBundleRef: {yet}")));
-    for (artifact, sentence) in cases {
-        assert_eq!(fetch(&store, &artifact).await.unwrap_err().to_string(), sentence);
-    }
 }
 
 #[tokio::test]
