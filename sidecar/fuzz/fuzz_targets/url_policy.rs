@@ -1,0 +1,12 @@
+//! The URL of an image, as a caller gives it and as a server redirects to it.
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    embark_sidecar::fuzzing::url(bytes);
+});
+
+#[cfg(not(fuzzing))]
+fn main() -> std::io::Result<()> {
+    embark_sidecar::fuzzing::replay(embark_sidecar::fuzzing::url)
+}
