@@ -145,19 +145,25 @@ async fn a_tensor_alone_and_in_a_batch_agree() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tensor_without_a_finite_vector_fails_alone() {
+async fn a_tensor_without_a_finite_vector_fails_alone_and_is_not_remembered() {
     let folder = tempfile::tempdir().unwrap();
     let sidecar = Sidecar::serve(folder.path(), &Manifest::wine("wine")).await;
     let (input, output) = goldens().remove(0);
-    let mut broken = input.clone();
-    broken[3] = f32::NAN;
-    for _ in 0..2 {
-        let results = embed(&sidecar, vec![values(&broken), values(&input)]).await;
+    let with = |at: usize, value: f32| {
+        let mut broken = input.clone();
+        broken[at] = value;
+        broken
+    };
+    // The model divides this measurement by a number below 1, which leaves the range of f32.
+    let broken = with(7, f32::MAX);
+    for broken in [&with(3, f32::NAN), &with(3, f32::INFINITY), &broken, &broken] {
+        let results = embed(&sidecar, vec![values(broken), values(&input)]).await;
         assert_eq!(results[0].error.as_ref().unwrap().reason, "NOT_FINITE");
         assert!(difference(&results[1].vector, &output) <= TOLERANCE);
     }
     let refused = sidecar.call(request(vec![values(&broken)])).await.unwrap_err();
     refusal::metadata(&refused, Code::Internal, "NOT_FINITE");
+    assert!((sidecar.metric("embark_cache_entries", &[]).await - 1.0).abs() < 0.5);
     sidecar.stop().await;
 }
 
@@ -196,8 +202,8 @@ async fn a_text_model_is_no_model_of_tensors() {
     let manifest = Manifest::of_tensors("bad", &file, (&[13], 128));
     let ended = Sidecar::fail(&Options::new(folder.path(), &manifest)).await;
     let sentences = ended.sentences();
-    let expected = "error: bad: spec.model.source: the model must have one input, a tensor of \
-                    floats [batch, …]; its inputs: \"input_ids\" int64";
+    let expected = "error: bad: spec.model.source: the model must have one input, a tensor \
+                    [batch, …]; its inputs: \"input_ids\" int64";
     assert!(sentences.len() == 1 && sentences[0].starts_with(expected), "{sentences:?}");
 }
 

@@ -5,7 +5,10 @@ use prost::Message;
 
 use crate::random::Random;
 
+pub mod hostile;
+
 const FLOAT: i32 = 1;
+const INT8: i32 = 3;
 const INT64: i32 = 7;
 const COLUMNS: i64 = 4;
 
@@ -84,6 +87,19 @@ struct Node {
     name: String,
     #[prost(string, tag = "4")]
     op_type: String,
+    #[prost(message, repeated, tag = "5")]
+    attribute: Vec<Attribute>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Attribute {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(int64, tag = "3")]
+    i: i64,
+    /// 2: a whole number.
+    #[prost(int32, tag = "20")]
+    kind: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -94,10 +110,24 @@ struct Tensor {
     data_type: i32,
     #[prost(float, repeated, tag = "4")]
     float_data: Vec<f32>,
+    #[prost(int32, repeated, tag = "5")]
+    int32_data: Vec<i32>,
     #[prost(int64, repeated, tag = "7")]
     int64_data: Vec<i64>,
     #[prost(string, tag = "8")]
     name: String,
+    #[prost(message, repeated, tag = "13")]
+    external_data: Vec<Entry>,
+    #[prost(int32, optional, tag = "14")]
+    data_location: Option<i32>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Entry {
+    #[prost(string, tag = "1")]
+    key: String,
+    #[prost(string, tag = "2")]
+    value: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -280,6 +310,84 @@ pub fn lookup(rows: i64, operator: &str) -> Vec<u8> {
     encode(graph, 13)
 }
 
+/// A model of tensors: `x` float [batch, size] → `vector` float [batch, size], the same.
+pub fn as_it_is(size: u32) -> Vec<u8> {
+    let size = size.to_string();
+    let graph = Graph {
+        node: vec![node("Identity", &["x"], "vector")],
+        name: "same".to_owned(),
+        initializer: Vec::new(),
+        input: vec![port("x", FLOAT, &["batch", &size])],
+        output: vec![port("vector", FLOAT, &["batch", &size])],
+    };
+    encode(graph, 13)
+}
+
+/// A model of categories: `id` [batch] → `row` float [batch, 2]: row n of a table of so many rows is [n, 1].
+pub fn numbered_rows(rows: i64) -> Vec<u8> {
+    let values: Vec<f32> = (0..rows).flat_map(|row| [row as f32, 1.0]).collect();
+    let graph = Graph {
+        node: vec![node("Gather", &["table", "id"], "row")],
+        name: "rows".to_owned(),
+        initializer: vec![floats("table", &[rows, 2], &values)],
+        input: vec![port("id", INT64, &["batch"])],
+        output: vec![port("row", FLOAT, &["batch", "2"])],
+    };
+    encode(graph, 13)
+}
+
+/// The same, quantised as it runs: what a table holds for each id, times 1, by 8-bit integers whose scale is that of the
+/// largest value of the whole run. Those of id 0, which texts are padded with, are far larger than all others.
+pub fn dynamic_int8(rows: i64) -> Vec<u8> {
+    let mut random = Random::new(8);
+    let mut noise = || random.below(1 << 16) as f32 / 32_768.0 - 1.0;
+    let mut values: Vec<f32> = (0..rows * COLUMNS).map(|_| noise()).collect();
+    for (column, value) in (0..COLUMNS).zip(&mut values) {
+        *value = if column % 2 == 0 { 40.0 } else { -40.0 };
+    }
+    let one = |place: i64| i32::from(place / COLUMNS == place % COLUMNS);
+    let weights = Tensor {
+        data_type: INT8,
+        int32_data: (0..COLUMNS * COLUMNS).map(one).collect(),
+        ..tensor("weights", &[COLUMNS, COLUMNS])
+    };
+    let mut quantise = node("DynamicQuantizeLinear", &["tokens"], "quantised");
+    quantise.output.extend(["scale", "zero"].map(str::to_owned));
+    let mut cast = node("Cast", &["integers"], "floats");
+    let to = Attribute { name: "to".to_owned(), i: FLOAT.into(), kind: 2 };
+    cast.attribute.push(to);
+    let graph = Graph {
+        node: vec![
+            node("Gather", &["table", "input_ids"], "tokens"),
+            quantise,
+            node("MatMulInteger", &["quantised", "weights", "zero"], "integers"),
+            cast,
+            node("Mul", &["floats", "scale"], "vectors"),
+        ],
+        name: "dynamic_int8".to_owned(),
+        initializer: vec![floats("table", &[rows, COLUMNS], &values), weights],
+        input: text_ports(),
+        output: vec![port("vectors", FLOAT, &["batch", "sequence", "4"])],
+    };
+    encode(graph, 13)
+}
+
+/// An image model: `pixels` float [batch, 3, side, side] → `colour` float [batch, 3]: the mean of each channel.
+pub fn mean_colour(side: u32) -> Vec<u8> {
+    let side = side.to_string();
+    let graph = Graph {
+        node: vec![
+            node("GlobalAveragePool", &["pixels"], "means"),
+            node("Flatten", &["means"], "colour"),
+        ],
+        name: "colour".to_owned(),
+        initializer: Vec::new(),
+        input: vec![port("pixels", FLOAT, &["batch", "3", &side, &side])],
+        output: vec![port("colour", FLOAT, &["batch", "3"])],
+    };
+    encode(graph, 13)
+}
+
 fn encode(graph: Graph, opset: i64) -> Vec<u8> {
     let opset_import = vec![Opset { version: opset }];
     Model { ir_version: 8, graph: Some(graph), opset_import }.encode_to_vec()
@@ -307,6 +415,7 @@ fn node(operator: &str, inputs: &[&str], output: &str) -> Node {
         output: vec![output.to_owned()],
         name: format!("make_{output}"),
         op_type: operator.to_owned(),
+        attribute: Vec::new(),
     }
 }
 

@@ -3,7 +3,7 @@
 use embark_crds::contract::{Normalization, Pooling};
 
 use crate::{
-    embedding::{Vector, normalize_l2},
+    embedding::{Embedding, Vector, normalize_l2},
     error::{Error, ErrorKind},
 };
 
@@ -35,6 +35,36 @@ pub fn finish(
     // A length that f64 holds can still leave the range of f32 when the vector is divided by it.
     finite(&vector)?;
     Ok(Vector::from_values(&vector))
+}
+
+/// The vector of a text that was read in windows: the mean of theirs, each weighed by its tokens, then normalised. It is cut
+/// where one of them is, and has read the tokens of all.
+///
+/// # Errors
+/// [`ErrorKind::NotFinite`] when the mean is not in the range of f32.
+pub fn mean_of_windows(
+    windows: &[Embedding],
+    normalization: Normalization,
+) -> Result<Embedding, Error> {
+    let dimensions = windows.first().map_or(0, |window| window.vector.dimensions());
+    let weight = |window: &Embedding| f64::from(window.tokens.max(1));
+    let total: f64 = windows.iter().map(weight).sum();
+    let mut sums = vec![0.0_f64; dimensions];
+    for window in windows {
+        let share = weight(window) / total.max(1.0);
+        for (sum, value) in sums.iter_mut().zip(window.vector.values()) {
+            *sum += share * f64::from(value);
+        }
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "a mean of f32 values is in their range")]
+    let mut vector: Vec<f32> = sums.into_iter().map(|sum| sum as f32).collect();
+    if normalization == Normalization::L2 {
+        normalize_l2(&mut vector);
+    }
+    finite(&vector)?;
+    let tokens = windows.iter().fold(0_u32, |sum, window| sum.saturating_add(window.tokens));
+    let truncated = windows.iter().any(|window| window.truncated);
+    Ok(Embedding { vector: Vector::from_values(&vector), tokens, truncated })
 }
 
 // === free functions ===
@@ -101,6 +131,26 @@ mod tests {
         let row = RowOutput { values: &[3.0, 4.0], dimensions: 2, tokens: 9 };
         let vector = finish(row, Pooling::None, Normalization::L2).unwrap();
         assert_eq!(vector.values().collect::<Vec<_>>(), [0.6, 0.8]);
+    }
+
+    #[test]
+    fn windows_are_weighed_by_their_tokens_before_the_mean_is_normalised() {
+        let window = |values: &[f32], tokens, truncated| Embedding {
+            vector: Vector::from_values(values),
+            tokens,
+            truncated,
+        };
+        let windows = [window(&[1.0, 0.0], 3, false), window(&[0.0, 1.0], 1, true)];
+        let plain = mean_of_windows(&windows, Normalization::None).unwrap();
+        assert_eq!(plain, window(&[0.75, 0.25], 4, true));
+        let of_length_1 = mean_of_windows(&windows, Normalization::L2).unwrap();
+        let length = 0.75_f32.hypot(0.25);
+        for (value, expected) in of_length_1.vector.values().zip([0.75 / length, 0.25 / length]) {
+            assert!((value - expected).abs() < 1e-6);
+        }
+        let opposite = [window(&[1.0, 0.0], 2, false), window(&[-1.0, 0.0], 2, false)];
+        let none = mean_of_windows(&opposite, Normalization::L2).unwrap();
+        assert_eq!(none, window(&[0.0, 0.0], 4, false));
     }
 
     #[test]

@@ -4,9 +4,12 @@
 //! full price. Rows are cut here, by the crate's own truncation, so that the closing special token stays; padding is the
 //! engine's. Panics of the crate are contained.
 
-use embark_crds::contract::TextInput;
+use std::borrow::Cow;
+
+use embark_crds::contract::{Overlong, Prompt, TextInput};
 use tokenizers::{
-    ModelWrapper, PostProcessor, TruncationDirection, TruncationParams, TruncationStrategy,
+    Encoding, ModelWrapper, PostProcessor, TruncationDirection, TruncationParams,
+    TruncationStrategy,
 };
 use tracing::warn;
 
@@ -15,6 +18,11 @@ use super::{
     refusal::{Refusal, contained, quote},
 };
 use crate::error::{Error, ErrorKind};
+use whole::Frame;
+
+mod whole;
+
+pub use whole::MAX_WINDOWS;
 
 /// The field that refusals name.
 const FIELD: &str = "spec.input.text.tokenizer";
@@ -29,13 +37,34 @@ const MAX_WORD_CHARS: usize = 256;
 const PAD_TOKENS: &[&str] = &["[PAD]", "<pad>", "<PAD>"];
 /// The text that stands for any other when a model is tried out.
 const SAMPLE: &str = "A short text to try the model.";
+/// Ids whose tokens are tried where the vocabulary knows nothing of that.
+const MAX_SAMPLES: u32 = 256;
 
 /// A loaded tokenizer. It is shared between threads.
 #[derive(Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     max_tokens: usize,
+    reading: Reading,
     facts: TokenizerFacts,
+}
+
+/// What is done with a text of more tokens than a row has.
+#[derive(Debug)]
+enum Reading {
+    /// Its beginning is read.
+    Cut,
+    /// It is refused.
+    Refuse(Frame),
+    /// It is read in windows.
+    Windows(Frame),
+}
+
+/// The tokens of a text, without special ones.
+struct Plain {
+    ids: Vec<u32>,
+    /// How many of the first ones are the prompt's.
+    prompt: usize,
 }
 
 /// What a model must agree with.
@@ -77,13 +106,14 @@ impl Tokenizer {
         inner.with_padding(None);
         let max_tokens = truncate_to(&mut inner, text.max_tokens)?;
         let facts = TokenizerFacts { highest_id, pad_id, sample: Vec::new() };
-        let mut tokenizer = Tokenizer { inner, max_tokens, facts };
+        let mut tokenizer = Tokenizer { inner, max_tokens, reading: Reading::Cut, facts };
         tokenizer.facts.sample = match tokenizer.encode("", SAMPLE) {
             Ok(row) => row.tokens().to_vec(),
             // A vocabulary of another script, which drops what it does not know.
             Err(error) if error.kind == ErrorKind::TextEmpty => vec![highest_id],
             Err(error) => return Err(Refusal::new(FIELD, error.message.clone())),
         };
+        tokenizer.read_whole(text)?;
         Ok(tokenizer)
     }
 
@@ -97,36 +127,147 @@ impl Tokenizer {
         &self.facts
     }
 
+    /// The rows of `text` behind a prompt's `prefix` (empty: no prompt): one, or the windows of a long text.
+    ///
+    /// # Errors
+    /// The text has no tokens, or too many, or the tokenizer cannot read it.
+    pub fn rows(&self, prefix: &str, text: &str) -> Result<Vec<Row>, Error> {
+        match &self.reading {
+            Reading::Cut => Ok(vec![self.encode(prefix, text)?]),
+            Reading::Refuse(frame) => {
+                let ids = self.plain(prefix, text)?.ids;
+                let (tokens, most) = (ids.len() + frame.special(), self.max_tokens);
+                if tokens > most {
+                    return Err(too_many(ids.len(), tokens, most));
+                }
+                Self::row(frame.row(&ids), text, false).map(|row| vec![row])
+            }
+            Reading::Windows(frame) => {
+                let Plain { ids, prompt } = self.plain(prefix, text)?;
+                let windows = frame.windows(&ids, prompt);
+                let row = |ids| Self::row(ids, text, windows.is_cut);
+                windows.rows.into_iter().map(row).collect()
+            }
+        }
+    }
+
     /// The row of `text` behind a prompt's `prefix` (empty: no prompt), cut to the model's length.
     ///
     /// # Errors
     /// The text has no tokens, or the tokenizer cannot read it.
     pub fn encode(&self, prefix: &str, text: &str) -> Result<Row, Error> {
-        let joined;
-        let whole = if prefix.is_empty() {
-            text
-        } else {
-            joined = [prefix, text].concat();
-            &joined
-        };
-        let failed = |words: String| {
-            warn!(error = words, "the tokenizer failed on a text");
-            Error::new(ErrorKind::Inference, format!("the tokenizer failed on the text: {words}"))
-        };
-        let encoding = contained(|| self.inner.encode_fast(whole, true)).map_err(failed)?;
-        let encoding = encoding.map_err(|error| failed(quote(error)))?;
-        if encoding.get_ids().is_empty() {
-            let allowed = "has no token that the model reads";
-            return Err(Error::of_field(ErrorKind::TextEmpty, TEXT_FIELD, text, allowed));
-        }
+        let whole = joined(prefix, text);
+        let encoding = encoded(|| self.inner.encode_fast(&*whole, true))?;
         let mut ids = encoding.get_ids().to_vec();
         let truncated = !encoding.get_overflowing().is_empty() || ids.len() > self.max_tokens;
         ids.truncate(self.max_tokens);
+        Self::row(ids, text, truncated)
+    }
+
+    /// The tokens of `text` behind `prefix`, without special ones.
+    fn plain(&self, prefix: &str, text: &str) -> Result<Plain, Error> {
+        let whole = joined(prefix, text);
+        // Where tokens lie in the text is of use only where some of them are the prompt's.
+        let encoding = if prefix.is_empty() {
+            encoded(|| self.inner.encode_fast(&*whole, false))?
+        } else {
+            encoded(|| self.inner.encode(&*whole, false))?
+        };
+        let of_prompt = |(start, end): &&(usize, usize)| start < end && *end <= prefix.len();
+        let prompt = encoding.get_offsets().iter().take_while(of_prompt).count();
+        Ok(Plain { ids: encoding.get_ids().to_vec(), prompt })
+    }
+
+    /// Makes ready for texts that are not cut, where the manifest says so.
+    fn read_whole(&mut self, input: &TextInput) -> Result<(), Refusal> {
+        if input.overlong == Overlong::Truncate {
+            return Ok(());
+        }
+        bound(&mut self.inner, whole::MAX_COUNTED + 1)?;
+        let frame = self.frame()?;
+        self.reading = if input.overlong == Overlong::Reject {
+            Reading::Refuse(frame)
+        } else {
+            // One more than the windows hold, so that a text that ends there differs from one that goes on.
+            bound(&mut self.inner, frame.most() + 1)?;
+            input.prompts.iter().try_for_each(|prompt| self.check_prompt(prompt, &frame))?;
+            Reading::Windows(frame)
+        };
+        Ok(())
+    }
+
+    /// What stands around the tokens of a text, by the first sample that has any. Of a vocabulary that knows none of them,
+    /// one of its own tokens is the sample.
+    fn frame(&self) -> Result<Frame, Refusal> {
+        let refuse = |error: Error| Refusal::new(FIELD, error.message.clone());
+        let mut pair = (Vec::new(), Vec::new());
+        let samples = [SAMPLE, "1", "\u{7684}", "\u{623}"].map(str::to_owned);
+        let is_text = |token: &String| !self.inner.get_added_vocabulary().is_special_token(token);
+        let tokens = (0..MAX_SAMPLES).filter_map(|id| self.inner.id_to_token(id)).filter(is_text);
+        for sample in samples.into_iter().chain(tokens) {
+            let plain = self.plain("", &sample).map_err(refuse)?.ids;
+            if !plain.is_empty() {
+                let framed = encoded(|| self.inner.encode_fast(&*sample, true)).map_err(refuse)?;
+                pair = (plain, framed.get_ids().to_vec());
+                break;
+            }
+        }
+        Frame::of(&pair.0, &pair.1, self.max_tokens)
+    }
+
+    fn check_prompt(&self, prompt: &Prompt, frame: &Frame) -> Result<(), Refusal> {
+        let refuse = |sentence: String| Refusal::new("spec.input.text.prompts", sentence);
+        let plain =
+            self.plain("", &prompt.prefix).map_err(|error| refuse(error.message.clone()))?;
+        let (tokens, most) = (plain.ids.len(), frame.prompt_room());
+        if tokens <= most {
+            return Ok(());
+        }
+        Err(refuse(format!(
+            "{:?} has {tokens} tokens; with overlong: Chunk it is put into every window, and at most {most} are allowed, \
+             which is half of one",
+            prompt.name
+        )))
+    }
+
+    fn row(ids: Vec<u32>, text: &str, truncated: bool) -> Result<Row, Error> {
+        if ids.is_empty() {
+            let allowed = "has no token that the model reads";
+            return Err(Error::of_field(ErrorKind::TextEmpty, TEXT_FIELD, text, allowed));
+        }
         Ok(Row { truncated, ..Row::of_tokens(ids) })
     }
 }
 
 // === free functions ===
+
+fn joined<'a>(prefix: &str, text: &'a str) -> Cow<'a, str> {
+    if prefix.is_empty() { text.into() } else { [prefix, text].concat().into() }
+}
+
+/// What the crate makes of a text; its panics are contained.
+fn encoded(encode: impl FnOnce() -> tokenizers::Result<Encoding>) -> Result<Encoding, Error> {
+    let failed = |words: String| {
+        warn!(error = words, "the tokenizer failed on a text");
+        Error::new(ErrorKind::Inference, format!("the tokenizer failed on the text: {words}"))
+    };
+    let encoding = contained(encode).map_err(failed)?;
+    encoding.map_err(|error| failed(quote(error)))
+}
+
+/// The refusal of a text for having `tokens`, special ones included, of which `plain` are its own.
+fn too_many(plain: usize, tokens: usize, most: usize) -> Error {
+    let counted = if plain > whole::MAX_COUNTED {
+        format!("more than {} tokens", whole::MAX_COUNTED)
+    } else {
+        format!("{tokens} tokens")
+    };
+    let sentence = format!(
+        "{TEXT_FIELD}: has {counted}, special ones included; at most {most} are allowed (spec.input.text.maxTokens)"
+    );
+    let error = Error::new(ErrorKind::TextTooLong, sentence).about(TEXT_FIELD, &counted);
+    error.allowing(format!("at most {most} tokens"))
+}
 
 fn not_a_tokenizer(words: &str) -> Refusal {
     Refusal::new(FIELD, format!("the file is not a Hugging Face tokenizer.json: {words}"))
@@ -164,15 +305,23 @@ fn truncate_to(inner: &mut tokenizers::Tokenizer, max_tokens: u32) -> Result<usi
     // The crate reads no further than to the word that fills a row. Where no special token takes room, a text that is cut
     // there looks like one that ends there: one token more tells them apart.
     let read = if special == 0 { max_length.saturating_add(1) } else { max_length };
+    bound(inner, read).map(|()| max_length)
+}
+
+/// Makes the crate read no further than to this number of tokens.
+fn bound(inner: &mut tokenizers::Tokenizer, tokens: usize) -> Result<(), Refusal> {
     let truncation = TruncationParams {
         direction: TruncationDirection::Right,
-        max_length: read,
+        max_length: tokens,
         strategy: TruncationStrategy::LongestFirst,
         stride: 0,
     };
     match inner.with_truncation(Some(truncation)) {
-        Ok(_) => Ok(max_length),
-        Err(error) => Err(Refusal::new(field, format!("{max_tokens}: {}", quote(error)))),
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let field = "spec.input.text.maxTokens";
+            Err(Refusal::new(field, format!("rows cannot be cut: {}", quote(error))))
+        }
     }
 }
 

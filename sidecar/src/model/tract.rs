@@ -1,7 +1,7 @@
 //! The runtime that computes vectors: tract. This file and the folder beside it are the only ones that name it.
 //!
 //! A file is checked before the runtime sees it (`graph`), its inputs and its output are recognised (`feed`, `output`), a
-//! plan is made (`program`), and the plan is tried (`probe`). What goes in, text or tensors, is known to `feed` and
+//! plan is made (`program`), and the plan is tried (`probe`). What goes in is known to `feed` and
 //! `probe` alone. Panics of the runtime are contained everywhere.
 
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use self::{
 use super::{
     engine::{Engine, Row, Threads},
     refusal::Refusal,
+    stages::{Stages, timed},
 };
 use crate::{
     embedding::Embedding,
@@ -150,6 +151,28 @@ impl Parts<'_> {
 
 // === free functions ===
 
+/// What is checked of a file before the runtime sees it, whatever the model takes: no more than that.
+///
+/// # Errors
+/// The file is no model, or asks for what it does not hold.
+pub fn check(bytes: &[u8]) -> Result<(), Refusal> {
+    let proto = graph::read(bytes)?;
+    let graph = graph::graph(&proto)?;
+    let known = tract_onnx::onnx().op_register.0;
+    let wanted: Vec<&str> = graph.output.iter().map(|output| output.name.as_str()).collect();
+    // What a feed looks for in it.
+    if let [input, ..] = port::inputs(graph).as_slice() {
+        graph::embedding_rows(graph, &input.name);
+    }
+    match graph::unknown_operator(graph, &wanted, |operator| known.contains_key(operator)) {
+        None => Ok(()),
+        Some(node) => {
+            let operator = super::refusal::quote(&node.op_type);
+            Err(Refusal::new(SOURCE, format!("the runtime does not have operator {operator:?}")))
+        }
+    }
+}
+
 /// Loads a verified file. It takes a deep stack, see [`STACK_BYTES`].
 ///
 /// # Errors
@@ -158,16 +181,18 @@ pub fn load(
     bytes: Bytes,
     serving: &ServingConfig,
     takes: Takes<'_>,
+    stages: &mut Stages,
 ) -> Result<TractEngine, Refusal> {
     let wanted = Wanted::new(serving, takes.pooling());
-    let proto = graph::read(&bytes)?;
+    let proto = timed(&mut stages.check, || graph::read(&bytes))?;
     // The decoded copy holds the weights now.
     drop(bytes);
     let feed = Feed::of(graph::graph(&proto)?, takes)?;
-    let source = Source::parse(&proto, feed, &wanted)?;
+    let source = timed(&mut stages.parse, || Source::parse(&proto, feed, &wanted))?;
     drop(proto);
     let parts = Parts { serving, wanted };
-    Ok(TractEngine { shared: Arc::new(parts.shared(source)?) })
+    let shared = timed(&mut stages.optimise, || parts.shared(source))?;
+    Ok(TractEngine { shared: Arc::new(shared) })
 }
 
 /// Runs several shapes.

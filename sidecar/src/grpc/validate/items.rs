@@ -1,13 +1,17 @@
 //! Items to inputs, each by itself.
 
 use bytes::Bytes;
-use embark_crds::contract::{Input as Takes, TensorDtype, TensorInput, TextInput};
+use embark_crds::contract::{ImageInput, Input as Takes, TensorDtype, TensorInput, TextInput};
 
 use crate::{
     error::{Error, ErrorKind},
-    input::{self, Tensor, Text},
+    fetch::{self, ImageUrl, URL_FIELD},
+    input::{self, Category, Image, Tensor, Text},
+    model::vocabulary::MAX_ID_BYTES,
     pb::server::{self as pb, DataType, Item, item::Input},
 };
+
+mod values;
 
 /// The inputs of items for a model that takes `takes`.
 pub(in crate::grpc) fn items(takes: &Takes, items: Vec<Item>) -> Vec<input::Item> {
@@ -19,8 +23,18 @@ fn of_item(takes: &Takes, index: usize, item: Item) -> input::Item {
         (Takes::Text(takes), Some(Input::Text(bytes))) => {
             text(takes, index, bytes).map(input::Input::Text)
         }
+        (Takes::Image(takes), Some(Input::Image(bytes))) => {
+            image(takes, index, bytes).map(input::Input::Image)
+        }
+        (Takes::Image(takes), Some(Input::ImageUrl(bytes))) => {
+            let url = image_url(takes, &bytes).map(input::Input::ImageUrl);
+            url.map_err(|error| error.below(&format!("items[{index}]")))
+        }
         (Takes::Tensor(takes), Some(Input::Tensor(given))) => {
             tensor(takes, index, given).map(input::Input::Tensor)
+        }
+        (Takes::Categorical(_), Some(Input::Category(id))) => {
+            category(index, id).map(input::Input::Category)
         }
         (_, other) => Err(another_kind(takes, index, other.as_ref())),
     }
@@ -52,11 +66,39 @@ fn too_long(field: String, bytes: &Bytes, limit: u64) -> Error {
     error.allowing(format!("at most {limit} bytes"))
 }
 
+/// The file of an image. What is in it is found out when it is prepared, off this thread.
+fn image(takes: &ImageInput, index: usize, bytes: Bytes) -> Result<Image, Error> {
+    let most = takes.size_limit;
+    if (1..=most).contains(&(bytes.len() as u64)) {
+        return Ok(Image::from_file(bytes));
+    }
+    let field = format!("items[{index}].image");
+    let given = format!("{} bytes", bytes.len());
+    let sentence =
+        format!("{field}: has {given}; 1 to {most} are allowed (spec.input.image.sizeLimit)");
+    let error = Error::new(ErrorKind::ImageUndecodable, sentence).about(field, &given);
+    Err(error.allowing(format!("1 to {most} bytes")))
+}
+
+/// The URL of an image. What is there is found out when it is fetched, off this thread.
+fn image_url(takes: &ImageInput, bytes: &Bytes) -> Result<ImageUrl, Error> {
+    let Some(urls) = &takes.urls else { return Err(fetch::not_taken()) };
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let allowed = format!("are given; it is not UTF-8 from byte {} on", error.valid_up_to());
+        let given = format!("{} bytes", bytes.len());
+        Error::of_field(ErrorKind::Malformed, URL_FIELD, &given, allowed)
+    })?;
+    ImageUrl::parse(text, urls)
+}
+
 /// The values of a tensor, however they were given.
 fn tensor(takes: &TensorInput, index: usize, given: pb::Tensor) -> Result<Tensor, Error> {
     let field = |part: &str| format!("items[{index}].tensor.{part}");
     let wrong = |part: &str, value: String, allowed: String| {
         Err(Error::of_field(ErrorKind::Shape, field(part), &value, allowed))
+    };
+    let wrong_value = |part: &str, value: &str, allowed: String| {
+        Err(Error::of_field(ErrorKind::Malformed, field(part), value, allowed))
     };
     let dtype = data_type(takes.dtype);
     match DataType::try_from(given.data_type) {
@@ -83,7 +125,10 @@ fn tensor(takes: &TensorInput, index: usize, given: pb::Tensor) -> Result<Tensor
             wrong("float_values", format!("{} values", given.float_values.len()), allowed)
         }
         (_, true) if given.data.len() as u64 == count * takes.dtype.size() => {
-            Ok(Tensor::from_le_bytes(given.data))
+            match values::unreadable(takes.dtype, &given.data) {
+                Some((value, why)) => wrong_value("data", &value, why),
+                None => Ok(Tensor::from_le_bytes(given.data)),
+            }
         }
         (_, true) => {
             let bytes = count * takes.dtype.size();
@@ -95,14 +140,35 @@ fn tensor(takes: &TensorInput, index: usize, given: pb::Tensor) -> Result<Tensor
             wrong("float_values", format!("{} values", given.float_values.len()), allowed)
         }
         (true, false) if given.float_values.len() as u64 == count => {
-            let bytes = given.float_values.iter().flat_map(|value| value.to_le_bytes());
-            Ok(Tensor::from_le_bytes(bytes.collect()))
+            let bytes: Bytes =
+                given.float_values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            match values::unreadable(takes.dtype, &bytes) {
+                Some((value, why)) => wrong_value("float_values", &value, why),
+                None => Ok(Tensor::from_le_bytes(bytes)),
+            }
         }
         (true, false) => {
             let allowed = format!("given; a tensor of shape {shape:?} has {count}");
             wrong("float_values", format!("{} values", given.float_values.len()), allowed)
         }
     }
+}
+
+/// An id. Whether the vocabulary has it is found out when it is looked up.
+fn category(index: usize, id: Bytes) -> Result<Category, Error> {
+    let field = format!("items[{index}].category");
+    let wrong = |given: &str, why: String| {
+        let error = Error::new(ErrorKind::Malformed, format!("{field}: {why}"));
+        Err(error
+            .about(field.clone(), given)
+            .allowing(format!("1 to {MAX_ID_BYTES} bytes of UTF-8")))
+    };
+    if !(1..=MAX_ID_BYTES).contains(&id.len()) {
+        let given = format!("{} bytes", id.len());
+        return wrong(&given, format!("has {given}; an id has 1 to {MAX_ID_BYTES}"));
+    }
+    Category::from_utf8(id)
+        .or_else(|error| wrong("", format!("is not UTF-8 from byte {} on", error.valid_up_to())))
 }
 
 fn another_kind(takes: &Takes, index: usize, given: Option<&Input>) -> Error {
@@ -181,6 +247,24 @@ mod tests {
             let error = tensor(&takes(), 3, given).unwrap_err();
             assert_eq!(error.field, format!("items[3].tensor.{part}"));
             assert!(error.kind == ErrorKind::Shape && error.message.len() < 200, "{error}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_taken_by_its_bytes_and_its_bounds_are_named() {
+        assert_eq!(category(0, "ä 1".into()).unwrap().as_bytes(), "ä 1".as_bytes());
+        assert!(category(0, vec![b'x'; 1024].into()).is_ok());
+        for (id, why) in [
+            (Bytes::new(), "has 0 bytes; an id has 1 to 1024"),
+            (vec![b'x'; 1025].into(), "has 1025 bytes; an id has 1 to 1024"),
+            (Bytes::from_static(b"ab\xff"), "is not UTF-8 from byte 2 on"),
+        ] {
+            let error = category(3, id).unwrap_err();
+            assert_eq!(error.message, format!("items[3].category: {why}"));
+            assert_eq!(
+                (error.kind, error.field.as_str()),
+                (ErrorKind::Malformed, "items[3].category")
+            );
         }
     }
 

@@ -192,3 +192,101 @@ fn the_largest_text_is_cut_to_the_shortest_row() {
     let row = tokenizer(3).encode("", &"#".repeat(256 * 1024)).unwrap();
     assert_eq!((row.tokens().len(), row.truncated), (3, true));
 }
+
+/// The tiny model's tokenizer, which does this with long texts.
+fn reading(overlong: Overlong, max_tokens: u32) -> Tokenizer {
+    Tokenizer::load(TINY_TOKENIZER, &TextInput { overlong, ..input(max_tokens) }).unwrap()
+}
+
+#[test]
+fn a_text_that_fits_is_one_row_whatever_is_done_with_longer_ones() {
+    for overlong in [Overlong::Truncate, Overlong::Reject, Overlong::Chunk] {
+        let rows = reading(overlong, 8).rows("", "The weather is lovely today.").unwrap();
+        assert_eq!(rows, [tokenizer(8).encode("", "The weather is lovely today.").unwrap()]);
+        let rows = reading(overlong, 12).rows("query: ", "The weather").unwrap();
+        assert_eq!(rows, [tokenizer(12).encode("query: ", "The weather").unwrap()]);
+    }
+}
+
+#[test]
+fn a_long_text_is_refused_with_its_tokens_and_those_that_are_allowed() {
+    let error = reading(Overlong::Reject, 7).rows("", "The weather is lovely today.").unwrap_err();
+    let expected = "text: has 8 tokens, special ones included; at most 7 are allowed (spec.input.text.maxTokens)";
+    assert_eq!((error.kind, error.message.as_str()), (ErrorKind::TextTooLong, expected));
+    assert_eq!((error.value.as_str(), error.allowed.as_str()), ("8 tokens", "at most 7 tokens"));
+    let error = reading(Overlong::Reject, 7).rows("", &"#".repeat(256 * 1024)).unwrap_err();
+    assert!(error.message.starts_with("text: has more than 65536 tokens, "), "{error}");
+}
+
+#[test]
+fn a_long_text_is_read_in_windows_each_with_its_special_tokens() {
+    let tokenizer = reading(Overlong::Chunk, 10);
+    let text =
+        "The weather is lovely today. It is so sunny outside, and the streets are full of people.";
+    let whole = self::tokenizer(256).encode("", text).unwrap();
+    let inner = &whole.tokens()[1..whole.tokens().len() - 1];
+    let rows = tokenizer.rows("", text).unwrap();
+    assert_eq!(rows.len(), 3, "{rows:?}");
+    for (at, row) in rows.iter().enumerate() {
+        let end = inner.len().min(7 * at + 8);
+        assert_eq!(row.tokens(), [&[101], &inner[7 * at..end], &[102]].concat());
+        assert!(!row.truncated);
+    }
+}
+
+#[test]
+fn a_prompt_is_put_into_every_window() {
+    let tokenizer = reading(Overlong::Chunk, 12);
+    let rows = tokenizer.rows("query: ", &"weather ".repeat(30)).unwrap();
+    let prompt = self::tokenizer(256).encode("", "query:").unwrap();
+    let prompt = &prompt.tokens()[..prompt.tokens().len() - 1];
+    assert!(rows.len() > 3 && rows.iter().all(|row| row.tokens().starts_with(prompt)), "{rows:?}");
+}
+
+#[test]
+fn what_is_behind_the_last_window_is_cut() {
+    let tokenizer = reading(Overlong::Chunk, 10);
+    // Windows hold 8 tokens, 7 of which are new.
+    for (tokens, windows, truncated) in
+        [(8 + 63 * 7, 64, false), (9 + 63 * 7, 64, true), (200_000, 64, true)]
+    {
+        let rows = tokenizer.rows("", &"a ".repeat(tokens)).unwrap();
+        assert_eq!((rows.len(), rows[0].truncated), (windows, truncated), "{tokens}");
+    }
+}
+
+#[test]
+fn a_prompt_that_would_fill_the_windows_is_refused() {
+    let prompt =
+        Prompt { name: "query".to_owned(), prefix: "one two three four five: ".to_owned() };
+    let of = |max_tokens, overlong| {
+        let input = TextInput { prompts: vec![prompt.clone()], overlong, ..input(max_tokens) };
+        Tokenizer::load(TINY_TOKENIZER, &input).map(drop).map_err(|refusal| refusal.to_string())
+    };
+    let expected = "spec.input.text.prompts: \"query\" has 6 tokens; with overlong: Chunk it is put into every window, and \
+                    at most 5 are allowed, which is half of one";
+    assert_eq!(of(12, Overlong::Chunk).unwrap_err(), expected);
+    assert_eq!((of(14, Overlong::Chunk), of(12, Overlong::Truncate)), (Ok(()), Ok(())));
+}
+
+#[test]
+fn texts_of_other_vocabularies_are_not_cut_either() {
+    let bytes = json!({
+        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true
+    });
+    for file in [
+        of_model(byte_pairs(), Value::Null),
+        of_model(byte_pairs(), bytes),
+        of_model(unigram(), Value::Null),
+    ] {
+        let of = |overlong| Tokenizer::load(&file, &TextInput { overlong, ..input(16) }).unwrap();
+        let text = "ab".repeat(20);
+        let rows = of(Overlong::Chunk).rows("", &text).unwrap();
+        assert!(
+            rows.len() > 1 && rows.iter().all(|row| (1..=16).contains(&row.tokens().len())),
+            "{rows:?}"
+        );
+        assert_eq!(of(Overlong::Reject).rows("", &text).unwrap_err().kind, ErrorKind::TextTooLong);
+        assert_eq!(of(Overlong::Reject).rows("", "ab").unwrap().len(), 1);
+    }
+}

@@ -2,15 +2,19 @@
 //!
 //! The rest of the runtime knows shapes, facts and tensors; what they are made of is decided here alone.
 
+mod category;
+mod image;
 mod tensor;
 mod text;
 
-use embark_crds::contract::{Pooling, TensorInput, TextInput};
+use embark_crds::contract::{ImageInput, Pooling, TensorInput, TextInput};
 use tract_onnx::{pb::GraphProto, prelude::*};
 
 use super::cut::{Cut, Shapes};
 use crate::model::{engine::Row, refusal::Refusal, tokenizer::TokenizerFacts};
 
+pub(super) use category::CategoryFeed;
+pub(super) use image::ImageFeed;
 pub(super) use tensor::TensorFeed;
 pub(super) use text::{MAX_TOKENS, TOKENIZER, TextFeed};
 
@@ -24,8 +28,12 @@ pub enum Takes<'a> {
         /// What the tokenizer makes of them.
         tokenizer: &'a TokenizerFacts,
     },
+    /// Images.
+    Image(&'a ImageInput),
     /// Tensors.
     Tensor(&'a TensorInput),
+    /// Categories, of so many ids.
+    Category(u32),
 }
 
 /// How rows are fed to a model.
@@ -33,8 +41,12 @@ pub enum Takes<'a> {
 pub(super) enum Feed {
     /// Token ids, with a mask and token types where the model has inputs for them.
     Text(TextFeed),
+    /// One tensor of pixels, in which rows follow each other.
+    Image(ImageFeed),
     /// One tensor, in which rows follow each other.
     Tensor(TensorFeed),
+    /// Rows of a table.
+    Category(CategoryFeed),
 }
 
 // === impl Takes ===
@@ -44,7 +56,7 @@ impl Takes<'_> {
     pub(super) fn pooling(&self) -> Option<Pooling> {
         match self {
             Takes::Text { input, .. } => Some(input.pooling),
-            Takes::Tensor(_) => None,
+            Takes::Image(_) | Takes::Tensor(_) | Takes::Category(_) => None,
         }
     }
 }
@@ -61,7 +73,9 @@ impl Feed {
             Takes::Text { input, tokenizer } => {
                 TextFeed::of(graph, input, tokenizer).map(Feed::Text)
             }
+            Takes::Image(input) => ImageFeed::of(graph, input).map(Feed::Image),
             Takes::Tensor(input) => TensorFeed::of(graph, input).map(Feed::Tensor),
+            Takes::Category(ids) => CategoryFeed::of(graph, ids).map(Feed::Category),
         }
     }
 
@@ -69,7 +83,9 @@ impl Feed {
     pub(super) fn shapes(&self) -> Shapes {
         match self {
             Feed::Text(feed) => feed.shapes(),
+            Feed::Image(feed) => feed.shapes(),
             Feed::Tensor(feed) => feed.shapes(),
+            Feed::Category(feed) => feed.shapes(),
         }
     }
 
@@ -77,7 +93,9 @@ impl Feed {
     pub(super) fn facts(&self, shape: &[TDim; 2]) -> Vec<InferenceFact> {
         match self {
             Feed::Text(feed) => feed.facts(shape),
+            Feed::Image(feed) => feed.facts(shape),
             Feed::Tensor(feed) => feed.facts(shape),
+            Feed::Category(feed) => feed.facts(shape),
         }
     }
 
@@ -85,7 +103,9 @@ impl Feed {
     pub(super) fn tensors(&self, rows: &[&Row], cut: &Cut) -> TractResult<TVec<TValue>> {
         match self {
             Feed::Text(feed) => feed.tensors(rows, cut),
+            Feed::Image(feed) => feed.tensors(rows, cut),
             Feed::Tensor(feed) => feed.tensors(rows, cut),
+            Feed::Category(feed) => feed.tensors(rows, cut),
         }
     }
 
@@ -93,7 +113,7 @@ impl Feed {
     pub(super) fn usual_length(&self) -> usize {
         match self {
             Feed::Text(feed) => feed.tokenizer.sample.len(),
-            Feed::Tensor(_) => 1,
+            Feed::Image(_) | Feed::Tensor(_) | Feed::Category(_) => 1,
         }
     }
 
@@ -101,7 +121,9 @@ impl Feed {
     pub(super) fn trials(&self) -> [Vec<Row>; 2] {
         match self {
             Feed::Text(feed) => [vec![feed.neutral(3)], vec![feed.neutral(7); 2]],
-            Feed::Tensor(feed) => [vec![feed.of_all(0.0)], vec![feed.of_all(0.0); 3]],
+            Feed::Image(feed) => [vec![feed.of_all(false)], vec![feed.of_all(false); 3]],
+            Feed::Tensor(feed) => [vec![feed.of_all(false)], vec![feed.of_all(false); 3]],
+            Feed::Category(feed) => [vec![feed.unknown()], vec![feed.unknown(); 3]],
         }
     }
 }

@@ -17,6 +17,53 @@ const MAX_NODES: usize = 200_000;
 /// The most values of a constant that an operator makes out of a shape.
 const MAX_FILLED_VALUES: u64 = 1 << 28;
 
+/// The constants of a graph, by name.
+struct Constants<'a> {
+    tensors: HashMap<&'a str, &'a TensorProto>,
+    /// What turns weights of few bits into floats, by what it makes.
+    unpacked: HashMap<&'a str, &'a NodeProto>,
+}
+
+// === impl Constants ===
+
+impl<'a> Constants<'a> {
+    fn of(graph: &'a GraphProto) -> Self {
+        let (mut tensors, mut unpacked) = (HashMap::new(), HashMap::new());
+        for node in &graph.node {
+            let Some(made) = node.output.first() else { continue };
+            match node.op_type.as_str() {
+                "Constant" => {
+                    let value = node.attribute.iter().find_map(|attribute| attribute.t.as_ref());
+                    tensors.extend(value.map(|value| (made.as_str(), value)));
+                }
+                "Cast" | "DequantizeLinear" | "Identity" => {
+                    unpacked.insert(made.as_str(), node);
+                }
+                _ => {}
+            }
+        }
+        tensors.extend(graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor)));
+        Constants { tensors, unpacked }
+    }
+
+    fn get(&self, name: &str) -> Option<&'a TensorProto> {
+        self.tensors.get(name).copied()
+    }
+
+    /// The constant that a name stands for, also behind some steps that leave its shape as it is.
+    fn table(&self, name: &str) -> Option<&'a TensorProto> {
+        const STEPS: usize = 4;
+        let mut name = name;
+        for _ in 0..STEPS {
+            if let Some(found) = self.get(name) {
+                return Some(found);
+            }
+            name = self.unpacked.get(name)?.input.first()?;
+        }
+        None
+    }
+}
+
 // === free functions ===
 
 /// Reads and checks a file.
@@ -69,8 +116,7 @@ pub(super) fn unknown_operator<'a>(
 
 /// Rows of the smallest table that is looked up by the ids of the input `ids`; `None`: no lookup was recognised.
 pub(super) fn embedding_rows(graph: &GraphProto, ids: &str) -> Option<u64> {
-    let tables: HashMap<&str, &TensorProto> =
-        graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
+    let constants = Constants::of(graph);
     let mut same: HashSet<&str> = HashSet::from([ids]);
     let mut rows: Option<u64> = None;
     // Nodes stand in the order in which they run.
@@ -79,8 +125,15 @@ pub(super) fn embedding_rows(graph: &GraphProto, ids: &str) -> Option<u64> {
         match node.op_type.as_str() {
             "Gather" if input(1).is_some_and(|name| same.contains(name)) => {
                 let axis = node.attribute.iter().find(|a| a.name == "axis").map_or(0, |a| a.i);
-                let table = input(0).and_then(|name| tables.get(name));
+                let table = input(0).and_then(|name| constants.table(name));
                 let found = table.and_then(|table| axis_length(table, axis));
+                rows = [rows, found].into_iter().flatten().min();
+            }
+            // What it is multiplied with has as many rows; beyond them it gives zeros in place of a failure.
+            "OneHot" if input(0).is_some_and(|name| same.contains(name)) => {
+                let depth = input(1).and_then(|name| constants.get(name));
+                let found = depth.and_then(|depth| integers(depth).first().copied());
+                let found = found.and_then(|depth| u64::try_from(depth).ok());
                 rows = [rows, found].into_iter().flatten().min();
             }
             "Cast" | "Identity" | "Reshape" | "Squeeze" | "Unsqueeze" | "Flatten"
@@ -127,8 +180,9 @@ fn check_graph(graph: &GraphProto) -> Result<(), Refusal> {
     graph.initializer.iter().try_for_each(check_tensor)?;
     let sparse = graph.sparse_initializer.iter();
     sparse.flat_map(|s| s.values.iter().chain(&s.indices)).try_for_each(check_tensor)?;
+    let constants = Constants::of(graph);
     for node in &graph.node {
-        check_filled(graph, node)?;
+        check_filled(&constants, node)?;
         for attribute in &node.attribute {
             attribute.t.iter().chain(&attribute.tensors).try_for_each(check_tensor)?;
             let sparse = attribute.sparse_tensor.iter().chain(&attribute.sparse_tensors);
@@ -191,13 +245,13 @@ fn held(tensor: &TensorProto) -> Option<(u64, u64)> {
 }
 
 /// Operators that fill a tensor of a given shape: a few bytes can ask for any amount of memory.
-fn check_filled(graph: &GraphProto, node: &NodeProto) -> Result<(), Refusal> {
+fn check_filled(constants: &Constants<'_>, node: &NodeProto) -> Result<(), Refusal> {
     let shape = match node.op_type.as_str() {
         "ConstantOfShape" => node.input.first(),
         "Expand" | "Tile" => node.input.get(1),
         _ => None,
     };
-    let Some(shape) = shape.and_then(|name| constant(graph, name)) else { return Ok(()) };
+    let Some(shape) = shape.and_then(|name| constants.get(name)) else { return Ok(()) };
     let values = product(&integers(shape).into_iter().map(|n| n.max(1)).collect::<Vec<_>>());
     if values.is_some_and(|values| values <= MAX_FILLED_VALUES) {
         return Ok(());
@@ -210,15 +264,12 @@ fn check_filled(graph: &GraphProto, node: &NodeProto) -> Result<(), Refusal> {
     Err(Refusal::new(SOURCE, sentence))
 }
 
-fn constant<'a>(graph: &'a GraphProto, name: &str) -> Option<&'a TensorProto> {
-    let made = || {
-        let node = graph.node.iter().find(|n| n.op_type == "Constant" && n.output == [name])?;
-        node.attribute.iter().find_map(|attribute| attribute.t.as_ref())
-    };
-    graph.initializer.iter().find(|tensor| tensor.name == name).or_else(made)
-}
-
 fn integers(tensor: &TensorProto) -> Vec<i64> {
+    if tensor.data_type == DataType::Int32 as i32 {
+        let four = tensor.raw_data.as_chunks().0.iter();
+        let raw = four.map(|bytes| i64::from(i32::from_le_bytes(*bytes)));
+        return raw.chain(tensor.int32_data.iter().map(|value| i64::from(*value))).collect();
+    }
     if tensor.raw_data.is_empty() {
         return tensor.int64_data.clone();
     }

@@ -90,9 +90,12 @@ impl<'a> Wanted<'a> {
             2 => Layout::Vectors,
             4 if one(1) && one(2) => Layout::Vectors,
             3 if self.pooling.is_some() => Layout::Tokens,
+            3 if one(1) => Layout::Vectors,
             _ => {
                 let allowed = match self.pooling {
-                    None => "[batch, dimensions] or [batch, 1, 1, dimensions]",
+                    None => {
+                        "[batch, dimensions], [batch, 1, dimensions] or [batch, 1, 1, dimensions]"
+                    }
                     Some(_) => {
                         "[batch, dimensions], [batch, 1, 1, dimensions] or [batch, tokens, dimensions]"
                     }

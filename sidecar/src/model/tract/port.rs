@@ -1,6 +1,6 @@
 //! A model's inputs and outputs as its file declares them.
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 use tract_onnx::pb::{
     GraphProto, ValueInfoProto, tensor_proto::DataType, tensor_shape_proto::dimension::Value,
@@ -90,9 +90,9 @@ pub(super) fn outputs(graph: &GraphProto) -> Vec<Port> {
 
 /// The graph's inputs that are not constants of the file.
 pub(super) fn inputs(graph: &GraphProto) -> Vec<Port> {
-    let given = graph.input.iter();
-    let given =
-        given.filter(|input| graph.initializer.iter().all(|tensor| tensor.name != input.name));
+    let constants: HashSet<&str> =
+        graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
+    let given = graph.input.iter().filter(|input| !constants.contains(input.name.as_str()));
     given.map(Port::of).collect()
 }
 

@@ -2,13 +2,13 @@
 
 use super::{
     SOURCE, Shared,
-    feed::{Feed, MAX_TOKENS, TOKENIZER, TensorFeed, TextFeed},
+    feed::{CategoryFeed, Feed, ImageFeed, MAX_TOKENS, TOKENIZER, TensorFeed, TextFeed},
     output::other_dimensions,
     run::RunError,
 };
 use crate::{
     error::ErrorKind,
-    model::{engine::Row, refusal::Refusal},
+    model::{engine::Row, refusal::Refusal, vocabulary::VOCABULARY},
 };
 
 // === impl Shared ===
@@ -18,7 +18,9 @@ impl Shared {
     pub(super) fn probe(&self) -> Result<(), Refusal> {
         match &self.feed {
             Feed::Text(feed) => self.probe_texts(feed),
+            Feed::Image(feed) => self.probe_images(feed),
             Feed::Tensor(feed) => self.probe_tensors(feed),
+            Feed::Category(feed) => self.probe_categories(feed),
         }
     }
 
@@ -46,26 +48,73 @@ impl Shared {
             *middle = feed.tokenizer.highest_id;
         }
         self.try_row(&Row::of_tokens(highest), foreign)?;
-        let longest = sample.iter().copied().cycle().take(feed.longest);
-        self.try_row(&Row::of_tokens(longest.collect()), |words| {
-            let sentence = format!(
-                "{}, but the model fails on a row of so many tokens, though not on one of {}: {words}",
-                feed.longest,
-                sample.len()
-            );
-            Refusal::new(MAX_TOKENS, sentence)
-        })?;
-        Ok(())
+        self.probe_longest(feed)
+    }
+
+    /// On the longest row: many models know a number of positions, and fail on a row of more.
+    fn probe_longest(&self, feed: &TextFeed) -> Result<(), Refusal> {
+        let sample = &feed.tokenizer.sample;
+        let of = |tokens| Row::of_tokens(sample.iter().copied().cycle().take(tokens).collect());
+        let refuse = |words: String| Refusal::new(MAX_TOKENS, words);
+        let Err(failed) = self.try_row(&of(feed.longest), refuse) else { return Ok(()) };
+        if failed.field != MAX_TOKENS {
+            return Err(failed);
+        }
+        // How many there are is found by halving, where the model does not fail on the longest row alone.
+        let (mut runs, mut fails) = (sample.len().min(feed.longest), feed.longest);
+        while fails - runs > 1 {
+            let middle = runs + (fails - runs) / 2;
+            match self.try_row(&of(middle), refuse) {
+                Ok(_) => runs = middle,
+                Err(_) => fails = middle,
+            }
+        }
+        let sentence = format!(
+            "{}, but the longest row that the model can run has {runs} tokens: {}",
+            feed.longest, failed.sentence
+        );
+        Err(Refusal::new(MAX_TOKENS, sentence))
+    }
+
+    /// On an image of zeros and on one of the highest values. One of them may have no vector, as with tensors; both are
+    /// images that callers send.
+    fn probe_images(&self, feed: &ImageFeed) -> Result<(), Refusal> {
+        let mut finite = false;
+        for (high, name) in [(false, "zeros"), (true, "the highest values")] {
+            finite |= self.try_row(&feed.of_all(high), |words| {
+                Refusal::new(SOURCE, format!("the model fails on an image of {name}: {words}"))
+            })?;
+        }
+        if finite {
+            return Ok(());
+        }
+        let sentence = "the model gives values that are not finite for a plain image";
+        Err(Refusal::new(SOURCE, sentence))
     }
 
     /// On a tensor of zeros and on one of ones. A model need have a vector for neither, so none is missed: one that
     /// divides by the length of its input has none for zeros.
     fn probe_tensors(&self, feed: &TensorFeed) -> Result<(), Refusal> {
-        for (value, name) in [(0.0, "zeros"), (1.0, "ones")] {
+        for (value, name) in [(false, "zeros"), (true, "ones")] {
             self.try_row(&feed.of_all(value), |words| {
                 Refusal::new(SOURCE, format!("the model fails on a tensor of {name}: {words}"))
             })?;
         }
+        Ok(())
+    }
+
+    /// On the row of unknown ids and on that of the last id. What of the table could be seen has been compared already.
+    fn probe_categories(&self, feed: &CategoryFeed) -> Result<(), Refusal> {
+        self.try_row(&feed.unknown(), |words| {
+            Refusal::new(SOURCE, format!("the model fails on row 0, that of unknown ids: {words}"))
+        })?;
+        self.try_row(&feed.last_row(), |words| {
+            let sentence = format!(
+                "does not fit the model: it has {0} ids, but the model fails on row {0}, though not on row 0: {words}",
+                feed.last
+            );
+            Refusal::new(VOCABULARY, sentence)
+        })?;
         Ok(())
     }
 

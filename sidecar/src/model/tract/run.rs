@@ -91,6 +91,7 @@ impl Shared {
     fn check_shape(&self, shape: &[usize], cut: &Cut) -> Result<(), RunError> {
         let expected: &[usize] = match self.layout {
             Layout::Vectors if shape.len() == 4 => &[cut.batch, 1, 1],
+            Layout::Vectors if shape.len() == 3 => &[cut.batch, 1],
             Layout::Vectors => &[cut.batch],
             Layout::Tokens => &[cut.batch, cut.sequence],
         };

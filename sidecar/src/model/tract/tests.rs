@@ -12,6 +12,8 @@ use crate::model::{
     tokenizer::TokenizerFacts,
 };
 
+mod categories;
+mod images;
 mod tensors;
 
 /// A tokenizer of the ids 0 to 39, which is as many as the test models' tables have rows.
@@ -35,10 +37,12 @@ fn load_bytes(bytes: Bytes, serving: &ServingConfig) -> Result<TractEngine, Refu
     let tokenizer = &facts();
     let takes = match &serving.input {
         Input::Text(input) => Takes::Text { input, tokenizer },
+        Input::Image(input) => Takes::Image(input),
         Input::Tensor(input) => Takes::Tensor(input),
-        other => panic!("{other:?}"),
+        // As many ids as a table of 40 rows has, beside that of unknown ones.
+        Input::Categorical(_) => Takes::Category(39),
     };
-    let engine = load(bytes, serving, takes)?;
+    let engine = load(bytes, serving, takes, &mut Stages::default())?;
     engine.probe()?;
     Ok(engine)
 }
@@ -415,7 +419,9 @@ fn a_table_of_positions_that_suffices_is_fine() {
 #[test]
 fn a_table_of_positions_shorter_than_the_longest_row_is_refused() {
     let sentence = refused(&with_positions(12), Pooling::None);
-    assert!(sentence.starts_with("spec.input.text.maxTokens: 16, but the model fails on a row"));
+    let both =
+        "spec.input.text.maxTokens: 16, but the longest row that the model can run has 12 tokens: ";
+    assert!(sentence.starts_with(both), "{sentence}");
 }
 
 #[test]
@@ -513,5 +519,65 @@ proptest! {
         }
         let loaded = contained(|| load_bytes(bytes.into(), &serving(Pooling::None)).map(drop));
         prop_assert!(loaded.is_ok(), "{loaded:?}");
+    }
+}
+
+/// A model that has a vector for each of so many places of a row.
+fn of_places(places: i64) -> Onnx {
+    let value = |place| (place % 5) as f32;
+    Onnx::empty()
+        .input("input_ids", DataType::Int64, &["batch", "sequence"])
+        .table("table", 40, |row, column| (row + column) as f32)
+        .floats("places", &[1, places, 4], value)
+        .integers("zero", &[0])
+        .integers("one", &[1])
+        .node("Shape", &["input_ids"], "shape")
+        .node("Gather", &["shape", "one"], "length")
+        .node("Slice", &["places", "zero", "length", "one"], "here")
+        .node("Gather", &["table", "input_ids"], "words")
+        .node("Add", &["words", "here"], "vectors")
+        .output("vectors", &["batch", "sequence", "4"])
+}
+
+#[test]
+fn a_model_of_fewer_places_than_the_longest_row_has_is_refused_with_both_numbers() {
+    for places in [11, 4, 15] {
+        let sentence = refused(&of_places(places), Pooling::Mean);
+        let expected = format!(
+            "spec.input.text.maxTokens: 16, but the longest row that the model can run has {places} tokens: "
+        );
+        assert!(sentence.starts_with(&expected), "{sentence}");
+    }
+    loaded(&of_places(16), Pooling::Mean);
+}
+
+#[test]
+fn one_to_three_inputs_are_known_by_the_names_that_exporters_give_them() {
+    // Which of them is the ids, and all of them.
+    let names: [(usize, &[&str]); 9] = [
+        (0, &["ids"]),
+        (0, &["tokens"]),
+        (0, &["input.1"]),
+        (0, &["anything"]),
+        (0, &["input_ids:0", "attention_mask:0"]),
+        (1, &["mask", "input_ids"]),
+        (0, &["input_word_ids", "input_mask", "input_type_ids"]),
+        (0, &["ids", "attention", "segment_ids"]),
+        (1, &["token_type_ids", "tokens", "attention_mask"]),
+    ];
+    let (wide, narrow) = (DataType::Int64, DataType::Int32);
+    for (ids, names) in names {
+        for kinds in [[wide; 3], [narrow; 3], [narrow, wide, narrow]] {
+            let named = names.iter().zip(kinds);
+            let onnx = named.fold(Onnx::empty(), |onnx, (name, kind)| {
+                onnx.input(name, kind, &["batch", "sequence"])
+            });
+            let value = |row, column| 1.0 + ((row * 7 + column * 3) % 11) as f32;
+            let onnx = onnx
+                .table("table", 40, value)
+                .node("Gather", &["table", names[ids]], "vectors")
+                .output("vectors", &["batch", "sequence", "4"]);
+            gives_means(&mut loaded(&onnx, Pooling::Mean));
+        }
     }
 }

@@ -1,8 +1,8 @@
-//! Tensors: one input of floats, in which rows follow each other.
+//! Tensors: one input of the manifest's element type, in which rows follow each other.
 
 use std::iter;
 
-use embark_crds::contract::TensorInput;
+use embark_crds::contract::{TensorDtype, TensorInput};
 use tract_onnx::{
     pb::{GraphProto, tensor_proto::DataType},
     prelude::*,
@@ -24,15 +24,16 @@ const SHAPE: &str = "spec.input.tensor.shape";
 /// The field of the element type.
 const DTYPE: &str = "spec.input.tensor.dtype";
 /// Operators that take several times as long when the number of rows is left open.
-const CONVOLUTIONS: [&str; 4] = ["Conv", "ConvTranspose", "ConvInteger", "QLinearConv"];
+pub(super) const CONVOLUTIONS: [&str; 4] = ["Conv", "ConvTranspose", "ConvInteger", "QLinearConv"];
 /// The most bytes that the rows of one run may have. Larger runs gain nothing, and one row is always run.
-const MAX_RUN_BYTES: usize = 64 * 1024 * 1024;
+pub(super) const MAX_RUN_BYTES: usize = 64 * 1024 * 1024;
 
 /// The input of a model of tensors.
 #[derive(Clone, Debug)]
 pub(in super::super) struct TensorFeed {
     /// The shape of one row.
     shape: Vec<usize>,
+    dtype: TensorDtype,
     /// Rows of a run, where they are fixed.
     batch: Option<usize>,
 }
@@ -45,26 +46,27 @@ impl TensorFeed {
         let ports = inputs(graph);
         let [port] = ports.as_slice() else {
             let sentence = format!(
-                "the model must have one input, a tensor of floats [batch, …]; its inputs: {}",
+                "the model must have one input, a tensor [batch, …]; its inputs: {}",
                 list(&ports)
             );
             return Err(Refusal::new(SOURCE, sentence));
         };
-        if port.kind != Some(DataType::Float) {
+        if port.kind != Some(onnx_type(input.dtype)) {
             let sentence = format!(
-                "Float32, but the model's file has input {port}; it must be the input's element type"
+                "{:?}, but the model's file has input {port}; it must be the input's element type",
+                input.dtype
             );
             return Err(Refusal::new(DTYPE, sentence));
         }
         let shape: Vec<usize> = input.shape.iter().map(|axis| *axis as usize).collect();
         let fixed = fixed_batch(port, &shape)?;
         let alone = graph::has_operator(graph, &CONVOLUTIONS).then_some(1);
-        Ok(TensorFeed { shape, batch: fixed.or(alone) })
+        Ok(TensorFeed { shape, dtype: input.dtype, batch: fixed.or(alone) })
     }
 
     /// See [`Feed::shapes`](super::Feed::shapes). A row is one position, whatever its shape.
     pub(super) fn shapes(&self) -> Shapes {
-        let most = (MAX_RUN_BYTES / (self.values() * size_of::<f32>()).max(1)).max(1);
+        let most = (MAX_RUN_BYTES / self.row_bytes().max(1)).max(1);
         Shapes {
             batch: self.batch,
             sequence: Some(1),
@@ -78,30 +80,45 @@ impl TensorFeed {
     /// See [`Feed::facts`](super::Feed::facts).
     pub(super) fn facts(&self, [batch, _]: &[TDim; 2]) -> Vec<InferenceFact> {
         let shape = iter::once(batch.clone()).chain(self.shape.iter().map(|axis| axis.to_dim()));
-        vec![InferenceFact::dt_shape(f32::datum_type(), shape)]
+        vec![InferenceFact::dt_shape(datum_type(self.dtype), shape)]
     }
 
     /// See [`Feed::tensors`](super::Feed::tensors). What fills a run up is zero.
     pub(super) fn tensors(&self, rows: &[&Row], cut: &Cut) -> TractResult<TVec<TValue>> {
-        let size = self.values();
-        let mut values = Vec::with_capacity(cut.batch * size);
+        let mut bytes = Vec::with_capacity(cut.batch * self.row_bytes());
         for row in rows {
-            let bytes = match &row.data {
-                RowData::Tensor(bytes) if bytes.len() == size * size_of::<f32>() => bytes,
+            match &row.data {
+                RowData::Tensor(row) if row.len() == self.row_bytes() => {
+                    bytes.extend_from_slice(row)
+                }
                 _ => return Err(self.other_row()),
-            };
-            let (floats, _) = bytes.as_chunks();
-            values.extend(floats.iter().map(|float| f32::from_le_bytes(*float)));
+            }
         }
-        values.resize(cut.batch * size, 0.0);
+        bytes.resize(cut.batch * self.row_bytes(), 0);
         let shape: Vec<usize> = iter::once(cut.batch).chain(self.shape.iter().copied()).collect();
-        Ok(tvec![Tensor::from_shape(&shape, &values)?.into_tvalue()])
+        let tensor = match self.dtype {
+            TensorDtype::Float32 => tensor(&shape, &bytes, f32::from_le_bytes),
+            TensorDtype::Float64 => tensor(&shape, &bytes, f64::from_le_bytes),
+            TensorDtype::Int32 => tensor(&shape, &bytes, i32::from_le_bytes),
+            TensorDtype::Int64 => tensor(&shape, &bytes, i64::from_le_bytes),
+            TensorDtype::Uint8 => tensor(&shape, &bytes, u8::from_le_bytes),
+            TensorDtype::Int8 => tensor(&shape, &bytes, i8::from_le_bytes),
+            TensorDtype::Bool => tensor(&shape, &bytes, |[byte]| byte != 0),
+        }?;
+        Ok(tvec![tensor.into_tvalue()])
     }
 
-    /// A row of one value everywhere.
-    pub(in super::super) fn of_all(&self, value: f32) -> Row {
-        let bytes = iter::repeat_n(value.to_le_bytes(), self.values()).flatten();
-        Row { data: RowData::Tensor(bytes.collect()), truncated: false }
+    /// A row of zeros, or of ones, everywhere.
+    pub(in super::super) fn of_all(&self, ones: bool) -> Row {
+        let one: &[u8] = match self.dtype {
+            TensorDtype::Float32 => &1.0_f32.to_le_bytes(),
+            TensorDtype::Float64 => &1.0_f64.to_le_bytes(),
+            TensorDtype::Int32 => &1_i32.to_le_bytes(),
+            TensorDtype::Int64 => &1_i64.to_le_bytes(),
+            TensorDtype::Uint8 | TensorDtype::Int8 | TensorDtype::Bool => &[1],
+        };
+        let bytes = if ones { one.repeat(self.values()) } else { vec![0; self.row_bytes()] };
+        Row { data: RowData::Tensor(bytes.into()), truncated: false }
     }
 
     fn other_row(&self) -> TractError {
@@ -112,9 +129,47 @@ impl TensorFeed {
     fn values(&self) -> usize {
         self.shape.iter().product()
     }
+
+    fn row_bytes(&self) -> usize {
+        self.values() * usize::try_from(self.dtype.size()).unwrap_or(1)
+    }
 }
 
 // === free functions ===
+
+/// The tensor of these values.
+fn tensor<T: Datum + Copy, const N: usize>(
+    shape: &[usize],
+    bytes: &[u8],
+    value: impl Fn([u8; N]) -> T,
+) -> TractResult<Tensor> {
+    let values: Vec<T> = bytes.as_chunks().0.iter().map(|bytes| value(*bytes)).collect();
+    Tensor::from_shape(shape, &values)
+}
+
+fn onnx_type(dtype: TensorDtype) -> DataType {
+    match dtype {
+        TensorDtype::Float32 => DataType::Float,
+        TensorDtype::Float64 => DataType::Double,
+        TensorDtype::Int32 => DataType::Int32,
+        TensorDtype::Int64 => DataType::Int64,
+        TensorDtype::Uint8 => DataType::Uint8,
+        TensorDtype::Int8 => DataType::Int8,
+        TensorDtype::Bool => DataType::Bool,
+    }
+}
+
+fn datum_type(dtype: TensorDtype) -> DatumType {
+    match dtype {
+        TensorDtype::Float32 => f32::datum_type(),
+        TensorDtype::Float64 => f64::datum_type(),
+        TensorDtype::Int32 => i32::datum_type(),
+        TensorDtype::Int64 => i64::datum_type(),
+        TensorDtype::Uint8 => u8::datum_type(),
+        TensorDtype::Int8 => i8::datum_type(),
+        TensorDtype::Bool => bool::datum_type(),
+    }
+}
 
 /// The rows that a file fixes a run to, when its input has that shape behind them.
 fn fixed_batch(port: &Port, shape: &[usize]) -> Result<Option<usize>, Refusal> {

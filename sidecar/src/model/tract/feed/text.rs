@@ -196,7 +196,7 @@ impl Role {
         let has = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
         if has(&["position", "past", "cache", "decoder", "pixel"]) {
             None
-        } else if has(&["mask"]) {
+        } else if has(&["mask", "attention"]) {
             Some(Role::Mask)
         } else if has(&["type", "segment"]) {
             Some(Role::Types)

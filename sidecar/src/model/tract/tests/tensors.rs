@@ -157,14 +157,86 @@ fn an_output_of_four_dimensions_is_a_vector_a_tensor() {
 }
 
 #[test]
-fn an_output_of_three_dimensions_is_refused_without_a_word_of_pooling() {
+fn an_output_of_three_dimensions_is_a_vector_a_tensor_where_the_middle_one_is_1() {
     let mut onnx = dense(&["batch", "12"]).integers("middle", &[1]);
     onnx.graph.output.clear();
     let onnx = onnx.node("Unsqueeze", &["vectors", "middle"], "three");
-    let sentence = refused(&onnx.output("three", &["batch", "1", "4"]), &[12]);
+    gives_products(&mut loaded(&onnx.output("three", &["batch", "1", "4"]), &[12]));
+}
+
+#[test]
+fn any_other_output_of_three_dimensions_is_refused_without_a_word_of_pooling() {
+    let mut onnx = dense(&["batch", "12"]).integers("middle", &[1]);
+    onnx.graph.output.clear();
+    let onnx = onnx
+        .node("Unsqueeze", &["vectors", "middle"], "one")
+        .node("Concat", &["one", "one"], "three")
+        .attribute("axis", 1);
+    let sentence = refused(&onnx.output("three", &["batch", "2", "4"]), &[12]);
     assert!(sentence.starts_with("spec.model.source: output \"three\" has shape ["), "{sentence}");
-    let allowed = "it must be [batch, dimensions] or [batch, 1, 1, dimensions]";
+    let allowed =
+        "it must be [batch, dimensions], [batch, 1, dimensions] or [batch, 1, 1, dimensions]";
     assert!(sentence.ends_with(allowed), "{sentence}");
+}
+
+/// The bytes of small numbers as values of a type.
+fn bytes_of(dtype: TensorDtype, values: &[u8]) -> Vec<u8> {
+    let wide = |value: &u8| match dtype {
+        TensorDtype::Float32 => f32::from(*value).to_le_bytes().to_vec(),
+        TensorDtype::Float64 => f64::from(*value).to_le_bytes().to_vec(),
+        TensorDtype::Int32 => i32::from(*value).to_le_bytes().to_vec(),
+        TensorDtype::Int64 => i64::from(*value).to_le_bytes().to_vec(),
+        TensorDtype::Uint8 | TensorDtype::Int8 | TensorDtype::Bool => vec![*value],
+    };
+    values.iter().flat_map(wide).collect()
+}
+
+#[test]
+fn tensors_of_every_type_are_read_as_they_are() {
+    let cases = [
+        (TensorDtype::Float32, DataType::Float),
+        (TensorDtype::Float64, DataType::Double),
+        (TensorDtype::Int32, DataType::Int32),
+        (TensorDtype::Int64, DataType::Int64),
+        (TensorDtype::Uint8, DataType::Uint8),
+        (TensorDtype::Int8, DataType::Int8),
+        (TensorDtype::Bool, DataType::Bool),
+    ];
+    for (dtype, kind) in cases {
+        let onnx = Onnx::empty()
+            .input("x", kind, &["batch", "12"])
+            .node("Cast", &["x"], "floats")
+            .attribute("to", DataType::Float as i64)
+            .table("table", VALUES as i64, weight)
+            .node("MatMul", &["floats", "table"], "vectors")
+            .output("vectors", &["batch", "4"]);
+        let mut serving = serving_of(&[12]);
+        serving.input = Input::Tensor(TensorInput { shape: vec![12], dtype });
+        let mut engine = load_and_probe(&onnx, &serving).unwrap();
+        let most = if dtype == TensorDtype::Bool { 2 } else { 100 };
+        let rows = [3_u8, 5, 7].map(|step| {
+            let mut row = [0; VALUES];
+            for (at, value) in (0_u8..).zip(&mut row) {
+                *value = (at * step) % most;
+            }
+            row
+        });
+        let given = rows.map(|row| {
+            let data = RowData::Tensor(bytes_of(dtype, &row).into());
+            Row { data, truncated: false }
+        });
+        let together = vectors(&mut engine, &given);
+        for ((row, given), vector) in rows.iter().zip(&given).zip(&together) {
+            close(vector, &product(&row.map(f32::from)));
+            close(&vectors(&mut engine, std::slice::from_ref(given))[0], vector);
+        }
+        let short =
+            Row { data: RowData::Tensor(bytes_of(dtype, &[1; 11]).into()), truncated: false };
+        assert!(run(&mut engine, &[short]).is_err(), "{dtype:?}");
+        let sentence = load_and_probe(&dense(&["batch", "12"]), &serving).map(drop);
+        let fits = dtype == TensorDtype::Float32;
+        assert_eq!(sentence.is_ok(), fits, "{dtype:?}");
+    }
 }
 
 #[test]
@@ -192,10 +264,10 @@ fn another_element_type_than_the_files_is_refused() {
 fn inputs_that_are_not_one_tensor_are_listed() {
     let onnx = dense(&["batch", "12"]).input("y", DataType::Float, &["batch", "1"]);
     let sentence = refused(&onnx, &[12]);
-    let expected = "spec.model.source: the model must have one input, a tensor of floats [batch, …]; \
+    let expected = "spec.model.source: the model must have one input, a tensor [batch, …]; \
                     its inputs: \"x\" float [batch, 12], \"y\" float [batch, 1]";
     assert_eq!(sentence, expected);
-    assert!(refused(&Onnx::pooled(), &[12]).contains("one input, a tensor of floats"));
+    assert!(refused(&Onnx::pooled(), &[12]).contains("one input, a tensor [batch"));
 }
 
 #[test]
