@@ -2,6 +2,7 @@
 
 mod connect;
 mod forget;
+mod images;
 mod once;
 
 use std::time::Duration;
@@ -177,9 +178,13 @@ impl Client {
         options: &Options,
     ) -> Result<Vec<Embedded>, Status> {
         let item = |text| Item { input: Some(Input::Text(text)) };
+        self.send(texts.into_iter().map(item).collect(), options).await
+    }
+
+    async fn send(&mut self, items: Vec<Item>, options: &Options) -> Result<Vec<Embedded>, Status> {
         let request = EmbedRequest {
             model: options.model.clone(),
-            items: texts.into_iter().map(item).collect(),
+            items,
             prompt: options.prompt.clone(),
             dimensions: options.dimensions.unwrap_or_default(),
             on_miss: if options.waits { OnMiss::Wait.into() } else { 0 },

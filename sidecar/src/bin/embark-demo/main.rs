@@ -1,7 +1,9 @@
 //! `cargo demo`: the main job, on an embedded default. It starts the real server as its own process, embeds real sentences
 //! over real gRPC, searches them, and shows where vectors come from: computed, memory, disk after a restart, computed
-//! again after they expire. It leaves a server running until Ctrl-C; `--once` ends by itself.
+//! again after they expire. It leaves a server running until Ctrl-C; `--once` ends by itself. `--example image-duplicates`
+//! is another: photos and altered copies of them, by an image model.
 
+mod duplicates;
 mod report;
 mod server;
 
@@ -12,7 +14,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use embark_sidecar::{
     args::Address,
     grpc::client::{Client, Embedded, Options},
@@ -41,6 +43,17 @@ struct Arguments {
     /// End after the demonstration instead of leaving a server running.
     #[arg(long)]
     once: bool,
+    /// What is shown.
+    #[arg(long, value_enum, default_value = "search")]
+    example: Example,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Example {
+    /// Sentences are searched by what they mean.
+    Search,
+    /// Photos that are copies of each other are found, although they were altered.
+    ImageDuplicates,
 }
 
 #[tokio::main]
@@ -51,11 +64,36 @@ async fn main() -> Result<()> {
     let binary = server::build(root)?;
     let folder = tempfile::Builder::new().prefix("embark-demo-").tempdir()?;
     let data = folder.path().join("data");
-    let sentences = sentences(&examples)?;
+    let place = Place { examples, binary, data };
+    let server = match arguments.example {
+        Example::Search => searched(&place, folder.path(), arguments.once).await?,
+        Example::ImageDuplicates => duplicates::found(&place, arguments.once).await?,
+    };
+    if let Some(server) = server {
+        tokio::signal::ctrl_c().await?;
+        server.stop().await?;
+    }
+    Ok(())
+}
+
+/// What every example needs.
+struct Place {
+    /// The repository's folder of examples.
+    examples: PathBuf,
+    /// The sidecar's binary.
+    binary: PathBuf,
+    /// An empty data folder.
+    data: PathBuf,
+}
+
+/// Shows a search, and where vectors come from; gives a server that was left running.
+async fn searched(place: &Place, folder: &Path, once: bool) -> Result<Option<Server>> {
+    let Place { examples, binary, data } = place;
+    let sentences = sentences(examples)?;
     let manifest = examples.join("quickstart.yaml");
 
     let mut report = Report::new(&sentences);
-    let server = Server::start(&binary, &manifest, &data).await?;
+    let server = Server::start(binary, &manifest, data).await?;
     report.started(&server);
     let first = embed(&server, &sentences).await?;
     report.search(&first.vectors, &search(&server).await?);
@@ -63,23 +101,22 @@ async fn main() -> Result<()> {
     report.measured("again", embed(&server, &sentences).await?);
     server.stop().await?;
 
-    let server = Server::start(&binary, &manifest, &data).await?;
+    let server = Server::start(binary, &manifest, data).await?;
     report.measured("after a restart", embed(&server, &sentences).await?);
     server.stop().await?;
 
-    let short = with_short_ttl(&manifest, folder.path())?;
-    let server = Server::start(&binary, &short, &data).await?;
+    let short = with_short_ttl(&manifest, folder)?;
+    let server = Server::start(binary, &short, data).await?;
     report.measured("expired (ttl 1s)", expired(&server, &sentences).await?);
     server.stop().await?;
     report.table()?;
 
-    if !arguments.once {
-        let server = Server::start(&binary, &manifest, &data).await?;
-        report.try_next(&server);
-        tokio::signal::ctrl_c().await?;
-        server.stop().await?;
+    if once {
+        return Ok(None);
     }
-    Ok(())
+    let server = Server::start(binary, &manifest, data).await?;
+    report.try_next(&server);
+    Ok(Some(server))
 }
 
 /// The sentences, one a line.

@@ -123,7 +123,8 @@ impl<'a> Report<'a> {
 
 // === free functions ===
 
-fn cosine(a: &[f32], b: &[f32]) -> f32 {
+/// The cosine of the angle between two vectors.
+pub(crate) fn cosine(a: &[f32], b: &[f32]) -> f32 {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
@@ -134,7 +135,8 @@ fn row([what, sources, all, each]: [String; 4]) -> String {
     format!("  {what:<w$}   {sources:<s$}   {all:>a$}   {each:>e$}\n")
 }
 
-fn counts(sources: &[&'static str]) -> String {
+/// How many came from each source.
+pub(crate) fn counts(sources: &[&'static str]) -> String {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for source in sources {
         *counts.entry(source).or_default() += 1;
@@ -142,7 +144,8 @@ fn counts(sources: &[&'static str]) -> String {
     counts.iter().map(|(source, n)| format!("{n} {source}")).collect::<Vec<_>>().join(", ")
 }
 
-fn print(text: &str) {
+/// Writes to standard output.
+pub(crate) fn print(text: &str) {
     // A reader that went away is no failure of the demonstration.
     let _ = stdout().lock().write_all(text.as_bytes());
 }
