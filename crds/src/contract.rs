@@ -134,6 +134,18 @@ impl ServingConfig {
         }
     }
 
+    /// Every artifact of the model, with its field in a spec.
+    pub fn artifacts(&self) -> impl Iterator<Item = (&'static str, &Artifact)> {
+        let of_input = match &self.input {
+            Input::Text(text) => Some(("spec.input.text.tokenizer", &text.tokenizer)),
+            Input::Categorical(categorical) => {
+                Some(("spec.input.categorical.vocabulary", &categorical.vocabulary))
+            }
+            Input::Image(_) | Input::Tensor(_) => None,
+        };
+        [("spec.model.source", &self.model)].into_iter().chain(of_input)
+    }
+
     /// The most bytes of one request's message: 32 MiB, or what one largest item needs.
     pub fn max_request_bytes(&self) -> u64 {
         (32 * 1024 * 1024).max(self.max_item_bytes() + 64 * 1024)

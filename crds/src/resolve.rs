@@ -19,7 +19,7 @@ use crate::{
 
 pub mod duration;
 mod limits;
-pub(crate) mod quantity;
+pub mod quantity;
 mod uri;
 
 pub use crate::field::FieldError;

@@ -25,7 +25,7 @@ fn the_space_of_the_quick_start_is_what_it_always_was() {
     );
 }
 
-/// No model of these inputs is served yet, but what names their spaces must not hang on how Rust spells a variant.
+/// What names their spaces must not hang on how Rust spells a variant.
 #[test]
 fn the_spaces_of_other_inputs_are_what_they_always_were() {
     let plain = json!({"width": 2, "height": 3});

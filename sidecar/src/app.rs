@@ -1,14 +1,15 @@
 //! The server as a process: builds the parts from the bottom up, and takes them down from the top.
 //!
 //! ```text
-//! manifests → listeners → models, metrics → tasks: load each model, follow policies, health, admin port, gRPC
+//! manifests → listeners → models, metrics → tasks: load each model, follow its files, health, admin port, gRPC
 //! signal → not ready → drain wait → stop listening, finish calls → compute what waits → write the cache → end
 //! ```
 
 mod endpoint;
+mod follow;
 mod load;
-mod policy;
 mod recent;
+mod retire;
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
@@ -28,7 +29,7 @@ use crate::{
     args,
     cli::Failure,
     clock::{Clock, SystemClock},
-    config::Config,
+    config::{self, Config, ModelConfig},
     cpu_pool::CpuPool,
     embedder::Embedder,
     grpc::{
@@ -38,6 +39,7 @@ use crate::{
     },
     http::{self, Admin, Settings},
     listen::Secrets,
+    memory,
     metrics::Metrics,
     model::load::State,
     readiness::Readiness,
@@ -58,8 +60,10 @@ struct App {
     stop: watch::Sender<bool>,
     grpc: JoinHandle<()>,
     admin: JoinHandle<()>,
-    loads: Vec<JoinHandle<()>>,
-    policies: JoinHandle<()>,
+    /// Loads of models, and their files.
+    follower: JoinHandle<()>,
+    /// Versions that others took the place of.
+    retiring: retire::Retiring,
     secrets: JoinHandle<()>,
     recent: JoinHandle<()>,
     traces: Export,
@@ -102,24 +106,23 @@ impl App {
         (listeners, secrets): (Listeners, Secrets),
         log_level: LogLevel,
     ) -> Result<Self, Failure> {
+        memory::limit_to(config.memory_limit);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let settings = Arc::new(Settings::of(&config));
         let metrics = Metrics::default();
         let endpoint_metrics = metrics.endpoint.clone();
         let traces = Export::start(&config.instance, metrics.trace_failures.clone())
             .map_err(|error| Failure::Usage(error.to_string()))?;
-        let served = |model: &crate::config::ModelConfig| {
-            let name = &model.contract.serving.name;
-            ServedModel::new(model.contract.clone(), metrics.model(name))
-        };
+        let served = |model| served(model, &metrics);
         let models = ServedModels::new(config.models.iter().map(served));
         let readiness = Readiness::new(models.clone());
         let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let (stop, stopped) = watch::channel(false);
 
-        let loader = load::Loader::new(&config.data_dir, cores, Arc::clone(&clock));
-        let policies = policy::start(&config.models, &models);
-        let loads = load::start(loader, config.models, &models);
+        let loader = load::Loader::new(&config.data_dir, cores, Arc::clone(&clock), models.clone());
+        let offered = config::offered(&config.endpoint);
+        let retiring = loader.retiring.clone();
+        let follower = follow::start(config.models, config.arrivals, offered, loader);
         let reporter = HealthReporter::new();
         let health = Health::new(reporter.clone(), models.clone(), readiness.clone());
         let services = Services {
@@ -150,7 +153,18 @@ impl App {
         let admin = tokio::spawn(serve_admin(admin_listener, admin, stopped));
         let recent = recent::start(&models);
         let secrets = endpoint::follow(&secrets, endpoint_metrics);
-        Ok(App { models, readiness, stop, grpc, admin, loads, policies, secrets, recent, traces })
+        Ok(App {
+            models,
+            readiness,
+            stop,
+            grpc,
+            admin,
+            follower,
+            retiring,
+            secrets,
+            recent,
+            traces,
+        })
     }
 
     /// Resolves when every model has failed: then there is nothing to serve.
@@ -161,7 +175,7 @@ impl App {
             (progress.state == State::Failed)
                 .then(|| format!("{}: {}", model.name(), progress.message))
         };
-        let failures: Vec<Option<String>> = self.models.iter().map(|m| failed(m)).collect();
+        let failures: Vec<Option<String>> = self.models.iter().map(|m| failed(&m)).collect();
         match failures.into_iter().collect::<Option<Vec<String>>>() {
             Some(failures) => Failure::Run(failures.join("\n")),
             None => std::future::pending().await,
@@ -173,21 +187,21 @@ impl App {
         if timeout(CALLS_GRACE, self.grpc).await.is_err() {
             warn!("calls in flight did not finish in {CALLS_GRACE:?}");
         }
-        self.policies.abort();
+        self.follower.abort();
         self.secrets.abort();
         self.recent.abort();
-        for load in self.loads {
-            load.abort();
-        }
-        let closed = self.models.iter().map(|model| {
-            let model = Arc::clone(model);
-            tokio::spawn(async move { load::close(&model, CACHE_GRACE).await })
-        });
+        // An error: it was aborted. No version takes over any more then.
+        let _ = self.follower.await;
+        let closed = self
+            .models
+            .iter()
+            .map(|model| tokio::spawn(async move { load::close(&model, CACHE_GRACE).await }));
         for closing in closed.collect::<Vec<_>>() {
             if let Err(error) = closing.await {
                 warn!("failed to close a model: {error}");
             }
         }
+        self.retiring.end(CACHE_GRACE).await;
         self.traces.end().await;
         self.admin.abort();
         info!("ended");
@@ -195,6 +209,11 @@ impl App {
 }
 
 // === free functions ===
+
+fn served(model: &ModelConfig, metrics: &Metrics) -> ServedModel {
+    let name = &model.contract.serving.name;
+    ServedModel::new(model.contract.clone(), metrics.model(name))
+}
 
 fn no_threads(error: std::io::Error) -> Failure {
     Failure::Run(format!("no threads to prepare requests on: {error}"))

@@ -46,6 +46,8 @@ pub enum Command {
     Invalidate(Invalidate),
     /// Say what is wrong with manifests, without serving them.
     Check(Check),
+    /// Load the models of manifests, make their checks, and print checks that are ready to be pasted.
+    SelfTest(SelfTest),
     /// Send a running server calls as users do, and say how long they took.
     Bench(Bench),
 }
@@ -75,6 +77,10 @@ pub struct Serve {
     /// Where fetched files and the disk cache are kept.
     #[arg(long, value_name = "DIR", default_value = "./embark-data")]
     pub data_dir: PathBuf,
+    /// How much memory the process may use, such as 512Mi: a model that does not fit is refused. By default what its cgroup or
+    /// the machine has.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub memory_limit: Option<u64>,
     /// How old a client's connection may become. Its client makes another then, and so comes to know of new pods.
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = age)]
     pub max_connection_age: Duration,
@@ -200,6 +206,30 @@ pub struct Check {
     pub target: Option<Target>,
 }
 
+/// Load the models of manifests, make their checks, and print checks that are ready to be pasted.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  embark-sidecar self-test model.yaml
+  embark-sidecar self-test model.yaml --text \"The weather is lovely today.\" --text \"Hello, world.\"
+
+Models are loaded as serve would load them, without a port. It prints YAML: for each check of
+spec.selfTest a comment with the cosine that it measured, and then a block to be put into the
+spec, with the vectors of the texts given, or of the inputs that the spec has.
+
+Ends with 0 when every check passes, with 1 when one does not or a model cannot be loaded.")]
+pub struct SelfTest {
+    /// Manifests, or folders of manifests.
+    #[arg(required = true, value_name = "FILE|DIR")]
+    pub file: Vec<PathBuf>,
+    /// A text whose vector is printed. May be given up to 8 times.
+    #[arg(long, value_name = "TEXT", num_args = 1..)]
+    pub text: Vec<String>,
+    /// Where fetched files are kept.
+    #[arg(long, value_name = "DIR", default_value = "./embark-data")]
+    pub data_dir: PathBuf,
+}
+
 /// Where a manifest is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Target {
@@ -237,6 +267,12 @@ fn age(text: &str) -> Result<Duration, String> {
     let age = duration(text)?;
     let allowed = || "is less than 1s".to_owned();
     (age >= Duration::from_secs(1)).then_some(age).ok_or_else(allowed)
+}
+
+/// A size as manifests write them.
+fn size(text: &str) -> Result<u64, String> {
+    let allowed = || "is not a size such as 512Mi or 2Gi".to_owned();
+    embark_crds::resolve::quantity::bytes(text).ok_or_else(allowed)
 }
 
 /// A duration as manifests write them.

@@ -11,6 +11,7 @@ pub mod costs;
 mod cut;
 mod place;
 mod queue;
+mod together;
 mod warm_up;
 mod worker;
 
@@ -22,6 +23,7 @@ use tokio::time::Instant;
 use costs::{Costs, Measured};
 pub use place::{Full, Place};
 use queue::Queue;
+pub use together::Together;
 use worker::Workers;
 pub use worker::give_way;
 
@@ -80,6 +82,8 @@ pub struct Outcome {
 pub struct Batcher {
     queue: Arc<Queue>,
     workers: Workers,
+    together: Option<Together>,
+    mixes_lengths: bool,
 }
 
 /// A row in the queue.
@@ -119,7 +123,7 @@ pub struct BatcherConfig {
 
 impl Batcher {
     /// Starts threads, each with an engine of its own. Blocks while it measures what runs cost, for no longer than half a
-    /// second and one run; `sample` makes a row of a length.
+    /// second and one run, and compares vectors in five short ones; `sample` makes a row of a length.
     ///
     /// # Errors
     /// The system gives no more threads.
@@ -130,11 +134,31 @@ impl Batcher {
         metrics: ModelMetrics,
     ) -> std::io::Result<Self> {
         let mut costs = Costs::default();
-        warm_up::measure(&mut *engine, &config, sample, &mut costs);
-        let queue = Queue::new(&config, engine.mixes_lengths(), costs, metrics.batch.clone());
+        warm_up::measure(&mut *engine, &config, &sample, &mut costs);
+        // Where no run has rows of two lengths, none of them is padded.
+        let together = match engine.mixes_lengths() {
+            true => together::compare(&mut *engine, config.longest, sample),
+            false => None,
+        };
+        if let Some(together) = together {
+            metrics.padding_differs(together.padded);
+        }
+        let needs_equal_lengths = together.is_some_and(Together::needs_equal_lengths);
+        let mixes_lengths = engine.mixes_lengths() && !needs_equal_lengths;
+        let queue = Queue::new(&config, mixes_lengths, costs, metrics.batch.clone());
         let queue = Arc::new(queue);
         let workers = Workers::start(&*engine, config.workers, &queue, &metrics)?;
-        Ok(Batcher { queue, workers })
+        Ok(Batcher { queue, workers, together, mixes_lengths })
+    }
+
+    /// How much vectors depend on what is computed with them; `None`: rows have one length, or it could not be found out.
+    pub fn together(&self) -> Option<Together> {
+        self.together
+    }
+
+    /// Whether rows of different lengths share runs.
+    pub fn mixes_lengths(&self) -> bool {
+        self.mixes_lengths
     }
 
     /// Takes a place among the rows that wait, for an input of `bytes`, before the work that comes ahead of the queue is
@@ -144,6 +168,14 @@ impl Batcher {
     /// As many rows or bytes wait as may.
     pub fn reserve(&self, class: Class, bytes: usize) -> Result<Place, Full> {
         self.queue.reserve(class, bytes)
+    }
+
+    /// Makes a place one of the background's: nobody waits for what has it any more.
+    ///
+    /// # Errors
+    /// The background has as many as it may; the place stays what it was.
+    pub fn put_behind(&self, place: &mut Place) -> Result<(), Full> {
+        self.queue.demote(place)
     }
 
     /// Queues a job in its place.

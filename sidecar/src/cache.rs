@@ -14,6 +14,7 @@ pub mod freshness;
 pub mod hot;
 mod invalidate;
 pub mod metrics;
+pub mod negative;
 pub mod rules;
 pub mod store;
 
@@ -32,6 +33,7 @@ use self::{
     freshness::{Stamp, Terms, Verdict, judge},
     hot::Hot,
     metrics::CacheMetrics,
+    negative::{Failure, Negatives},
     rules::Rules,
     store::{DiskState, Found, Store, StoreConfig},
 };
@@ -100,10 +102,17 @@ pub struct CacheStatus {
     pub epoch_refused: Option<Error>,
 }
 
-/// The memory tier and the rules over both tiers.
+/// The memory tier, what failed for good, and the rules over it all.
 struct Memory {
     hot: Option<Hot>,
+    negatives: Negatives,
     rules: Arc<Rules>,
+}
+
+/// Deletes the caches in a model's folder that are not among these spaces' and that nobody has open. What cannot be deleted
+/// is left, and only warned of. May block.
+pub fn discard_others(folder: &std::path::Path, spaces: &[String]) {
+    store::discard_others(folder, spaces);
 }
 
 // === impl Cache ===
@@ -132,7 +141,7 @@ impl Cache {
         let cache = Cache {
             policy,
             clock,
-            memory: Arc::new(Memory { hot, rules }),
+            memory: Arc::new(Memory { hot, negatives: Negatives::default(), rules }),
             store,
             forgetting: Arc::new(Semaphore::new(1)),
         };
@@ -199,9 +208,44 @@ impl Cache {
         if !self.counts(operation, &key) {
             return;
         }
+        operation.memory.negatives.remove(&key);
         operation.memory.insert(&key, &entry);
         if let Some(store) = &self.store {
             store.put(key, entry);
+        }
+    }
+
+    /// How an input failed for good, if that counts under `policy`, and how many milliseconds ago it was tried.
+    pub fn failure(
+        &self,
+        policy: &CachePolicy,
+        key: &CacheKey,
+        now_ms: u64,
+    ) -> Option<(Error, u64)> {
+        if policy.negative_ttl.is_zero() {
+            return None;
+        }
+        // The rules first, as for entries.
+        let standing = self.memory.rules.standing(key);
+        let Failure { error, stamp } = self.memory.negatives.get(key)?;
+        let age_ms = now_ms.saturating_sub(stamp.created_ms);
+        let counts = stamp.epoch == standing.epoch
+            && !standing.invalidates(stamp.created_ms)
+            && u128::from(age_ms) < policy.negative_ttl.as_millis();
+        counts.then_some((error, age_ms))
+    }
+
+    /// Forgets what failed, as when its bounds are others now.
+    pub fn forget_failures(&self) {
+        self.memory.negatives.retain_after(u64::MAX);
+    }
+
+    /// Remembers how an operation failed, where that is for good and the policy of now asks for it.
+    pub fn fail(&self, operation: &Operation, key: CacheKey, error: &Error) {
+        let asked = !self.policy.load().cache.negative_ttl.is_zero();
+        if asked && error.kind.is_for_good() && self.counts(operation, &key) {
+            let stamp = Stamp { created_ms: operation.created_ms, epoch: operation.epoch };
+            operation.memory.negatives.insert(key, Failure { error: error.clone(), stamp });
         }
     }
 
@@ -286,6 +330,7 @@ impl Memory {
     }
 
     fn purge(&self, key: &CacheKey, before_ms: u64) {
+        self.negatives.remove_covered(key, before_ms);
         if let Some(hot) = &self.hot {
             hot.remove_covered(key, before_ms);
         }

@@ -6,6 +6,7 @@ pub mod check;
 pub mod embed;
 pub mod invalidate;
 pub mod mean;
+pub mod self_test;
 
 use std::{fmt, io, process::ExitCode};
 

@@ -17,6 +17,7 @@ use embark_crds::{
 use crate::{
     args,
     cli::Failure,
+    memory,
     model::{
         refusal::Refusal,
         support::{self, Offered},
@@ -26,6 +27,8 @@ use crate::{
 pub mod file;
 mod mounted;
 pub mod watch;
+
+use watch::Arrivals;
 
 /// The endings of files that are taken from a folder.
 const ENDINGS: [&str; 3] = ["yaml", "yml", "json"];
@@ -49,6 +52,10 @@ pub struct Config {
     pub endpoint: args::Endpoint,
     /// What is served.
     pub models: Vec<ModelConfig>,
+    /// What comes into the folders that they were found in.
+    pub arrivals: Arrivals,
+    /// Bytes that the process may use.
+    pub memory_limit: u64,
     /// Whether the process ends when no model can be served: somebody waits at a terminal then. A pod stays and says why.
     pub ends_without_models: bool,
 }
@@ -60,18 +67,18 @@ pub struct ModelConfig {
     pub contract: Contract,
     /// The folder that relative `file://` paths start from.
     pub base: PathBuf,
-    /// Where its cache policy is written down.
+    /// Where it is written down.
     pub origin: Origin,
-    /// What of it is not supported yet: then it is not loaded.
+    /// What of it this process cannot give: then it is not loaded.
     pub unsupported: Vec<Refusal>,
 }
 
-/// Where a cache policy is written down, to be looked at again while it is in force.
+/// Where a model is written down, to be looked at again while it is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A file of manifests.
     Manifest(PathBuf),
-    /// A mounted folder with a file for each version.
+    /// The model's own folder, with a mounted folder for each part of the contract, and in it a file for each version.
     Folder(PathBuf),
 }
 
@@ -93,9 +100,13 @@ impl Config {
     /// Everything that is wrong with any of them, a line each.
     pub fn read(arguments: &args::Serve) -> Result<Self, Failure> {
         let offered = offered(&arguments.endpoint);
-        let models = match &arguments.models_dir {
-            Some(folder) => mounted::read(folder, offered),
-            None => of_manifests(&arguments.manifest, offered),
+        // Before they are read: what comes meanwhile is told of rather than missed.
+        let (arrivals, models) = match &arguments.models_dir {
+            Some(folder) => (Arrivals::of_mounts(folder), mounted::read(folder, offered)),
+            None => {
+                let arrivals = Arrivals::of_manifests(&arguments.manifest);
+                (arrivals, of_manifests(&arguments.manifest, offered))
+            }
         };
         Ok(Config {
             listen: arguments.listen,
@@ -105,6 +116,8 @@ impl Config {
             max_connection_age: arguments.max_connection_age,
             drain_wait: arguments.drain_wait,
             instance: std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".to_owned()),
+            arrivals,
+            memory_limit: arguments.memory_limit.unwrap_or_else(memory::limit),
             models: models.map_err(|errors| Failure::Usage(errors.join("\n")))?,
             ends_without_models: arguments.models_dir.is_none(),
         })
@@ -136,7 +149,7 @@ pub fn read_all(paths: &[PathBuf]) -> (Vec<Found>, Vec<String>) {
 }
 
 /// What a server with these arguments has for models that ask for it.
-fn offered(arguments: &args::Endpoint) -> Offered {
+pub fn offered(arguments: &args::Endpoint) -> Offered {
     Offered {
         tls: arguments.tls_cert.is_some(),
         client_ca: arguments.tls_client_ca.is_some(),
@@ -144,7 +157,11 @@ fn offered(arguments: &args::Endpoint) -> Offered {
     }
 }
 
-fn of_manifests(paths: &[PathBuf], offered: Offered) -> Result<Vec<ModelConfig>, Vec<String>> {
+/// The models of manifests.
+///
+/// # Errors
+/// Everything that is wrong with any of them, a line each.
+pub fn of_manifests(paths: &[PathBuf], offered: Offered) -> Result<Vec<ModelConfig>, Vec<String>> {
     let (found, mut errors) = read_all(paths);
     errors.extend(duplicates(&found, Target::Local));
     let mut models = Vec::new();

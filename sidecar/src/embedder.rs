@@ -7,6 +7,7 @@
 //!             └─ follow
 //! ```
 
+mod claim;
 mod lead;
 mod miss;
 mod reply;
@@ -29,7 +30,7 @@ use crate::{
     cpu_pool::CpuPool,
     embedding::Vector,
     error::{Error, ErrorKind},
-    input::Request,
+    input::{Category, Input, Request},
     key::CacheKey,
     metrics::{Source, Stage},
     policy::Policy,
@@ -127,7 +128,7 @@ impl Embedder {
         let (mut misses, mut stale) = (Vec::new(), Vec::new());
         for (index, item) in request.items.into_iter().enumerate() {
             let input = match item {
-                Ok(input) => input,
+                Ok(input) => call.canonical(input),
                 Err(error) => {
                     answers.set(index, Err(error));
                     continue;
@@ -135,10 +136,13 @@ impl Embedder {
             };
             let key = CacheKey::of_input(&call.model.space, call.prefix, &input);
             let Some(hit) = call.in_memory(&key) else {
-                misses.push(Miss { index, key, input });
+                match call.known_failure(&key) {
+                    Some(error) => answers.set(index, call.failed_before(error)),
+                    None => misses.push(Miss { index, key, input }),
+                }
                 continue;
             };
-            if hit.is_stale && call.terms.refreshes() {
+            if hit.is_stale && call.terms.refreshes() && call.known_failure(&key).is_none() {
                 stale.push(Miss { index, key, input });
             }
             answers.set(index, Ok(call.hit(hit, Source::HitMemory)));
@@ -161,6 +165,35 @@ impl Call<'_> {
         self.terms.takes(hit.age_ms).then_some(hit)
     }
 
+    /// How an item failed for good, where that was lately.
+    fn known_failure(&self, key: &CacheKey) -> Option<Error> {
+        if !self.terms.looks_up {
+            return None;
+        }
+        let known = self.runtime.cache.failure(&self.policy.cache, key, self.now_ms);
+        let (error, age_ms) = known?;
+        self.terms.takes(age_ms).then_some(error)
+    }
+
+    /// What an item is answered that failed for good. Who takes the default vector of what is not there takes it here too;
+    /// nothing is computed behind it.
+    fn failed_before(&self, error: Error) -> Result<EmbeddedItem, Error> {
+        self.model.metrics.fetch.negative_answers.inc();
+        match self.terms.on_miss {
+            terms::Miss::Default => Ok(self.default_item()),
+            terms::Miss::Wait(_) | terms::Miss::Fail => Err(error),
+        }
+    }
+
+    /// The input that stands for all that have its vector.
+    fn canonical(&self, input: Input) -> Input {
+        let input = self.runtime.preparer.canonical(input);
+        if input == Input::Category(Category::Unknown) {
+            self.model.metrics.unknown_categories.inc();
+        }
+        input
+    }
+
     fn hit(&self, hit: Hit, source: Source) -> EmbeddedItem {
         EmbeddedItem {
             vector: self.cut(hit.entry.vector),
@@ -168,6 +201,8 @@ impl Call<'_> {
             age_ms: hit.age_ms,
             tokens: hit.entry.tokens,
             truncated: hit.entry.truncated,
+            chunks: hit.entry.chunks.into(),
+            unknown_category: hit.entry.unknown_category,
         }
     }
 
@@ -179,6 +214,8 @@ impl Call<'_> {
             age_ms: 0,
             tokens: 0,
             truncated: false,
+            chunks: 0,
+            unknown_category: false,
         }
     }
 

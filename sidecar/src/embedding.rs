@@ -46,6 +46,20 @@ impl Vector {
         self.0.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]))
     }
 
+    /// The cosine of the angle to another vector of as many values; `None`: one of them has no direction, or they have
+    /// other numbers of values.
+    pub fn cosine(&self, other: &Vector) -> Option<f64> {
+        let (mut dot, mut own, mut others) = (0.0, 0.0, 0.0);
+        for (a, b) in self.values().zip(other.values()) {
+            let (a, b) = (f64::from(a), f64::from(b));
+            dot += a * b;
+            own += a * a;
+            others += b * b;
+        }
+        let cosine = dot / (own.sqrt() * others.sqrt());
+        (self.dimensions() == other.dimensions() && cosine.is_finite()).then_some(cosine)
+    }
+
     /// The values' bytes, without a copy.
     pub fn into_bytes(self) -> Bytes {
         self.0
@@ -90,6 +104,21 @@ mod tests {
     fn a_cut_without_normalization_keeps_the_values() {
         let cut = Vector::from_values(&[3.0, 4.0, 12.0]).cut(2, false);
         assert_eq!(cut.values().collect::<Vec<_>>(), [3.0, 4.0]);
+    }
+
+    #[test]
+    fn a_cosine_needs_two_directions() {
+        let vector = |values: &[f32]| Vector::from_values(values);
+        assert_eq!(vector(&[3.0, 4.0]).cosine(&vector(&[6.0, 8.0])), Some(1.0));
+        assert_eq!(vector(&[1.0, 0.0]).cosine(&vector(&[0.0, 2.0])), Some(0.0));
+        assert_eq!(vector(&[1.0, 0.0]).cosine(&vector(&[-1.0, 0.0])), Some(-1.0));
+        for (a, b) in [
+            (vector(&[0.0, 0.0]), vector(&[1.0, 0.0])),
+            (vector(&[f32::NAN, 0.0]), vector(&[1.0, 0.0])),
+            (vector(&[1.0]), vector(&[1.0, 0.0])),
+        ] {
+            assert_eq!(a.cosine(&b), None, "{a:?} {b:?}");
+        }
     }
 
     #[test]

@@ -22,6 +22,14 @@ pub enum ErrorKind {
     TextTooLong,
     /// A text that is not UTF-8.
     TextNotUtf8,
+    /// Bytes that are no image, or one beyond the model's bounds.
+    ImageUndecodable,
+    /// A URL that is not fetched, or leads to where nothing is fetched from.
+    UrlNotAllowed,
+    /// A URL that no image comes from, for good.
+    UrlFailed,
+    /// A URL whose server failed or could not be reached.
+    UrlUnavailable,
     /// More dimensions than the model has.
     Dimensions,
     /// Any other field that is malformed.
@@ -92,6 +100,10 @@ impl ErrorKind {
         ErrorKind::TextEmpty,
         ErrorKind::TextTooLong,
         ErrorKind::TextNotUtf8,
+        ErrorKind::ImageUndecodable,
+        ErrorKind::UrlNotAllowed,
+        ErrorKind::UrlFailed,
+        ErrorKind::UrlUnavailable,
         ErrorKind::Dimensions,
         ErrorKind::Malformed,
         ErrorKind::SpaceMismatch,
@@ -111,6 +123,12 @@ impl ErrorKind {
         ErrorKind::NotDurable,
     ];
 
+    /// Whether the same input fails again whenever it is tried: such a failure may be remembered. What a URL may lead to is
+    /// judged anew each time.
+    pub fn is_for_good(self) -> bool {
+        matches!(self, ErrorKind::ImageUndecodable | ErrorKind::UrlFailed)
+    }
+
     /// The reason as it stands in error details and metrics.
     pub fn reason(self) -> &'static str {
         match self {
@@ -122,6 +140,10 @@ impl ErrorKind {
             ErrorKind::TextEmpty => "TEXT_EMPTY",
             ErrorKind::TextTooLong => "TEXT_TOO_LONG",
             ErrorKind::TextNotUtf8 => "TEXT_NOT_UTF8",
+            ErrorKind::ImageUndecodable => "IMAGE_UNDECODABLE",
+            ErrorKind::UrlNotAllowed => "URL_NOT_ALLOWED",
+            ErrorKind::UrlFailed => "URL_FAILED",
+            ErrorKind::UrlUnavailable => "URL_UNAVAILABLE",
             ErrorKind::Dimensions => "DIMENSIONS",
             ErrorKind::Malformed => "MALFORMED",
             ErrorKind::SpaceMismatch => "SPACE_MISMATCH",
@@ -169,6 +191,16 @@ impl Error {
     #[must_use]
     pub fn about(mut self, field: impl Into<String>, value: &str) -> Self {
         (self.0.field, self.0.value) = (field.into(), abbreviate(value));
+        self
+    }
+
+    /// The same failure of another field, in the sentence that opens with it too.
+    #[must_use]
+    pub fn of_other_field(mut self, field: &str) -> Self {
+        if let Some(rest) = self.message.strip_prefix(&self.field) {
+            self.0.message = format!("{field}{rest}");
+        }
+        field.clone_into(&mut self.0.field);
         self
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use embark_crds::contract::OnMiss;
 
-use crate::{error::Error, trace::Trace};
+use crate::{error::Error, fetch::ImageUrl, trace::Trace};
 
 /// A batch of inputs for one model.
 #[derive(Clone, Debug, Default)]
@@ -34,8 +34,14 @@ pub type Item = Result<Input, Error>;
 pub enum Input {
     /// A text.
     Text(Text),
+    /// An image.
+    Image(Image),
+    /// An image that is to be fetched.
+    ImageUrl(ImageUrl),
     /// A tensor.
     Tensor(Tensor),
+    /// A category.
+    Category(Category),
 }
 
 /// What a caller asks for beyond the model's policy.
@@ -78,9 +84,23 @@ pub enum Class {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text(Bytes);
 
+/// The bytes of an image's file, within the model's limit; whether they are an image is found out when it is prepared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image(Bytes);
+
 /// A tensor of the model's own shape and element type: its values, little-endian and row-major.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tensor(Bytes);
+
+/// A category.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Category {
+    /// By its id: UTF-8, not empty, within the limit. Whether the vocabulary has it is found out by the model's preparer.
+    Id(Bytes),
+    /// Any id that the vocabulary does not have. They are one input: callers may make up any number of such ids, and none
+    /// of them is to take room of its own.
+    Unknown,
+}
 
 // === impl Input ===
 
@@ -90,7 +110,10 @@ impl Input {
     pub fn detached(&self) -> Self {
         match self {
             Input::Text(text) => Input::Text(Text(Bytes::copy_from_slice(&text.0))),
+            Input::Image(image) => Input::Image(Image(Bytes::copy_from_slice(&image.0))),
+            Input::ImageUrl(url) => Input::ImageUrl(url.clone()),
             Input::Tensor(tensor) => Input::Tensor(Tensor(Bytes::copy_from_slice(&tensor.0))),
+            Input::Category(category) => Input::Category(category.detached()),
         }
     }
 
@@ -98,7 +121,10 @@ impl Input {
     pub fn size(&self) -> usize {
         match self {
             Input::Text(text) => text.0.len(),
+            Input::Image(image) => image.0.len(),
+            Input::ImageUrl(url) => url.as_str().len(),
             Input::Tensor(tensor) => tensor.0.len(),
+            Input::Category(category) => category.as_bytes().len(),
         }
     }
 }
@@ -133,6 +159,20 @@ impl Text {
     }
 }
 
+// === impl Image ===
+
+impl Image {
+    /// Takes bytes whose number was checked as a file.
+    pub fn from_file(bytes: Bytes) -> Self {
+        Image(bytes)
+    }
+
+    /// The file's bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 // === impl Tensor ===
 
 impl Tensor {
@@ -144,5 +184,33 @@ impl Tensor {
     /// The values' bytes.
     pub fn as_bytes(&self) -> &Bytes {
         &self.0
+    }
+}
+
+// === impl Category ===
+
+impl Category {
+    /// Takes bytes whose number was checked as an id.
+    ///
+    /// # Errors
+    /// They are not UTF-8.
+    pub fn from_utf8(bytes: Bytes) -> Result<Self, std::str::Utf8Error> {
+        std::str::from_utf8(&bytes)?;
+        Ok(Category::Id(bytes))
+    }
+
+    /// The id's bytes; none of an unknown one.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Category::Id(id) => id,
+            Category::Unknown => &[],
+        }
+    }
+
+    fn detached(&self) -> Self {
+        match self {
+            Category::Id(id) => Category::Id(Bytes::copy_from_slice(id)),
+            Category::Unknown => Category::Unknown,
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use embark_crds::digest::{self, SpaceId};
 
-use crate::input::Input;
+use crate::input::{Category, Input};
 
 /// BLAKE3-256, keyed by the space, over the prompt's text and the input.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,7 +24,11 @@ impl CacheKey {
     pub fn of_input(space: &SpaceId, prefix: &str, input: &Input) -> Self {
         match input {
             Input::Text(text) => Self::of_text(space, prefix, text.as_bytes()),
+            Input::Image(image) => Self::of_image(space, image.as_bytes()),
+            Input::ImageUrl(url) => Self::of_image_url(space, url.as_str()),
             Input::Tensor(tensor) => Self::of_tensor(space, tensor.as_bytes()),
+            Input::Category(Category::Id(id)) => Self::of_category(space, id),
+            Input::Category(Category::Unknown) => Self::of_unknown_category(space),
         }
     }
 
@@ -38,9 +42,19 @@ impl CacheKey {
         Self::of(space, ("", "image"), file)
     }
 
+    /// The key of an image by its URL, whatever is found there.
+    pub fn of_image_url(space: &SpaceId, url: &str) -> Self {
+        Self::of(space, ("", "image-url"), url.as_bytes())
+    }
+
     /// The key of a category, by its id. The vocabulary is in the space.
-    pub fn of_category(space: &SpaceId, id: &str) -> Self {
-        Self::of(space, ("", "category"), id.as_bytes())
+    pub fn of_category(space: &SpaceId, id: &[u8]) -> Self {
+        Self::of(space, ("", "category"), id)
+    }
+
+    /// The one key of all ids that the vocabulary does not have.
+    pub fn of_unknown_category(space: &SpaceId) -> Self {
+        Self::of(space, ("", "unknown category"), &[])
     }
 
     /// A key from its bytes, as a store gives them back.
@@ -79,7 +93,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::input::{Tensor, Text};
+    use crate::input::{Image, Tensor, Text};
 
     fn space() -> SpaceId {
         SpaceId::from_bytes([7; 32])
@@ -128,7 +142,7 @@ mod tests {
         }
     }
 
-    /// Infinity keys an image by its height alone, a sound by its length; images are not served here yet.
+    /// Infinity keys an image by its height alone, a sound by its length.
     #[test]
     fn images_of_one_size_and_length_have_different_keys() {
         // The head of a PNG of 2 × 3 pixels, and two bodies.
@@ -146,9 +160,11 @@ mod tests {
                 CacheKey::of_text(&space(), "", bytes.as_bytes()),
                 CacheKey::of_tensor(&space(), bytes.as_bytes()),
                 CacheKey::of_image(&space(), bytes.as_bytes()),
-                CacheKey::of_category(&space(), bytes),
+                CacheKey::of_image_url(&space(), bytes),
+                CacheKey::of_category(&space(), bytes.as_bytes()),
+                CacheKey::of_unknown_category(&space()),
             ]);
-            assert_eq!(keys.len(), 4, "{bytes:?}");
+            assert_eq!(keys.len(), 6, "{bytes:?}");
         }
     }
 
@@ -157,7 +173,7 @@ mod tests {
     fn categories_whose_ids_are_alike_have_different_keys() {
         let ids = ["1", "01", "1 ", " 1", "1.0", "１", "1\n", "1,2", "12", "a-b", "a", "A", ""];
         let keys: BTreeSet<CacheKey> =
-            ids.iter().map(|id| CacheKey::of_category(&space(), id)).collect();
+            ids.iter().map(|id| CacheKey::of_category(&space(), id.as_bytes())).collect();
         assert_eq!(keys.len(), ids.len());
     }
 
@@ -216,6 +232,8 @@ mod tests {
         assert_ne!(of("a", &text), of("b", &text));
         assert_eq!(of("a", &tensor), of("b", &tensor));
         assert_eq!(of("", &tensor), CacheKey::of_tensor(&space(), &bytes));
+        let image = Input::Image(Image::from_file(bytes.clone()));
+        assert_eq!(of("a", &image), CacheKey::of_image(&space(), &bytes));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! listen ──► grpc ──► embedder ──► cache (memory, disk)      served: the models and how far each one is
-//!                        └──► flight ──► cpu_pool ──► batch ──► model::engine
+//!                        └──► flight ──► (fetch) ──► cpu_pool ──► batch ──► model::engine
 //! app builds all of it from config, and takes it down; http is the admin port; cli the commands for people
 //! ```
 
@@ -17,6 +17,7 @@ pub mod cpu_pool;
 pub mod embedder;
 pub mod embedding;
 pub mod error;
+pub mod fetch;
 pub mod flight;
 pub mod fuzzing;
 pub mod grpc;
@@ -31,6 +32,7 @@ pub mod pb;
 pub mod policy;
 pub mod readiness;
 pub mod secrets;
+pub mod self_test;
 pub mod served;
 pub mod telemetry;
 pub mod throttling;

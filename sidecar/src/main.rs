@@ -34,6 +34,7 @@ fn run(command: Command, log_level: LogLevel) -> Result<(), cli::Failure> {
             Command::Mean(arguments) => cli::mean::run(arguments).await,
             Command::Invalidate(arguments) => cli::invalidate::run(arguments).await,
             Command::Check(arguments) => cli::check::run(&arguments),
+            Command::SelfTest(arguments) => cli::self_test::run(arguments).await,
             Command::Bench(arguments) => cli::bench::run(arguments).await,
         }
     });

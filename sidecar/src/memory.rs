@@ -1,13 +1,30 @@
-//! How much memory the process may use, as the system says: the limit of its cgroup, or the machine's memory.
+//! How much memory the process may use: what it was told at its start, the limit of its cgroup, or the machine's memory.
 
-use std::{fs, path::Path};
+mod account;
+
+use std::{fs, path::Path, sync::OnceLock};
+
+pub use account::{Account, Needs, Taken};
 
 /// What is assumed where nothing can be read, in bytes.
 const ASSUMED: u64 = 512 * 1024 * 1024;
 const KIB: u64 = 1024;
 
+/// What who started the process said; once.
+static SAID: OnceLock<u64> = OnceLock::new();
+
+/// Has the process use no more than so many bytes, whatever the system would allow. To be said before anything is sized by
+/// it; what is said later is not heard.
+pub fn limit_to(bytes: u64) {
+    let _ = SAID.set(bytes);
+}
+
 /// Bytes that the process may use.
 pub fn limit() -> u64 {
+    SAID.get().copied().unwrap_or_else(of_system)
+}
+
+fn of_system() -> u64 {
     let root = Path::new("/sys/fs/cgroup");
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text));

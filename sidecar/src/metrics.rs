@@ -4,12 +4,13 @@
 mod batch;
 mod cache;
 mod endpoint;
+mod fetch;
 mod policy;
 mod process;
 mod recent;
 mod sheds;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU64};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -22,6 +23,8 @@ use batch::BatchFamilies;
 pub use batch::BatchMetrics;
 use cache::{CacheFamilies, CacheGauges};
 pub use endpoint::{EndpointMetrics, SecretKind};
+use fetch::FetchFamilies;
+pub use fetch::{FetchMetrics, Outcome};
 use policy::PolicyFamilies;
 pub use policy::{PolicyMetrics, Reload};
 use process::ProcessMetrics;
@@ -125,9 +128,13 @@ struct Families {
     item_errors: Family<ReasonLabels, Counter>,
     stage_seconds: SecondsFamily<StageLabels>,
     ready: Family<ModelLabel, Gauge>,
+    unknown_categories: Family<ModelLabel, Counter>,
     info: Family<InfoLabels, Gauge>,
+    self_test: Family<ModelLabel, Gauge<f64, AtomicU64>>,
+    padding: Family<ModelLabel, Gauge<f64, AtomicU64>>,
     batch: BatchFamilies,
     cache: CacheFamilies,
+    fetch: FetchFamilies,
     policy: PolicyFamilies,
     sheds: ShedFamilies,
 }
@@ -141,8 +148,12 @@ pub struct ModelMetrics {
     pub batch: BatchMetrics,
     /// 1 while the model answers.
     pub ready: Gauge,
+    /// Items whose id the vocabulary does not have.
+    pub unknown_categories: Counter,
     /// What the model's cache counts.
     pub cache: CacheMetrics,
+    /// What becomes of images that are fetched, and of inputs that failed for good.
+    pub fetch: FetchMetrics,
     /// What became of changes of its policy.
     pub policy: PolicyMetrics,
     cache_gauges: CacheGauges,
@@ -246,9 +257,13 @@ impl Families {
             item_errors: Family::default(),
             stage_seconds: Family::new_with_constructor(seconds),
             ready: Family::default(),
+            unknown_categories: Family::default(),
             info: Family::default(),
+            self_test: Family::default(),
+            padding: Family::default(),
             batch: BatchFamilies::registered(registry),
             cache: CacheFamilies::registered(registry),
+            fetch: FetchFamilies::registered(registry),
             policy: PolicyFamilies::registered(registry),
             sheds: ShedFamilies::registered(registry),
         };
@@ -257,7 +272,13 @@ impl Families {
         registry.register("items", "Items answered, by source of the vector", f.items.clone());
         registry.register("item_errors", "Items that failed, by reason", f.item_errors.clone());
         registry.register("model_ready", "1 while the model answers", f.ready.clone());
+        let help = "Items with an id that the vocabulary does not have";
+        registry.register("unknown_categories", help, f.unknown_categories.clone());
         registry.register("model_info", "The model's digest and space", f.info.clone());
+        let help = "The least cosine that the checks of spec.selfTest measured";
+        registry.register("self_test_min_cosine", help, f.self_test.clone());
+        let help = "How much a text's vector depends on padding, as 1 - cosine; above 0.001 only equal lengths are merged";
+        registry.register("padding_difference", help, f.padding.clone());
         let help = "Time of Embed calls";
         registry.register_with_unit("request", help, Unit::Seconds, f.request_seconds.clone());
         let help = "Time of a call's or an item's stages";
@@ -284,7 +305,9 @@ impl ModelMetrics {
         ModelMetrics {
             request_seconds: families.request_seconds.get_or_create_owned(&label),
             ready: families.ready.get_or_create_owned(&label),
+            unknown_categories: families.unknown_categories.get_or_create_owned(&label),
             cache: families.cache.handles(&label),
+            fetch: families.fetch.handles(&label),
             policy: families.policy.handles(name),
             sheds: families.sheds.handles(name),
             cache_gauges: families.cache.gauges(&label),
@@ -357,14 +380,31 @@ impl ModelMetrics {
         self.cache_gauges.set(status);
     }
 
-    /// Says which vectors the model gives.
-    pub fn identify(&self, digest: &str, space_id: &str) {
-        let labels = InfoLabels {
-            model: self.name.clone(),
-            digest: digest.to_owned(),
-            space_id: space_id.to_owned(),
-        };
-        self.families.info.get_or_create(&labels).set(1);
+    /// Says which vectors the model gives: the digest of its file, and their space.
+    pub fn identify(&self, of: &[String; 2]) {
+        self.families.info.get_or_create(&self.info(of)).set(1);
+    }
+
+    /// Says no more that the model gives these vectors.
+    pub fn forget(&self, of: &[String; 2]) {
+        self.families.info.remove(&self.info(of));
+    }
+
+    fn info(&self, [digest, space_id]: &[String; 2]) -> InfoLabels {
+        let (digest, space_id) = (digest.clone(), space_id.clone());
+        InfoLabels { model: self.name.clone(), digest, space_id }
+    }
+
+    /// Notes the least cosine that the checks of the spec measured.
+    pub fn self_tested(&self, cosine: f64) {
+        let label = ModelLabel { model: self.name.clone() };
+        self.families.self_test.get_or_create(&label).set(cosine);
+    }
+
+    /// Notes how much a vector depends on padding: the largest 1 − cosine.
+    pub fn padding_differs(&self, by: f64) {
+        let label = ModelLabel { model: self.name.clone() };
+        self.families.padding.get_or_create(&label).set(by);
     }
 }
 

@@ -19,6 +19,9 @@ pub struct Readiness {
 
 /// A wait for anything that readiness depends on.
 pub struct Changes {
+    served: ServedModels,
+    /// Says that another version stands under some name.
+    set: watch::Receiver<()>,
     models: Vec<watch::Receiver<crate::served::Progress>>,
     draining: watch::Receiver<bool>,
 }
@@ -56,7 +59,7 @@ impl Readiness {
     /// # Errors
     /// A sentence that says why only another one may help.
     pub fn alive(&self) -> Result<(), String> {
-        let hopeless = |model: &&Arc<ServedModel>| {
+        let hopeless = |model: &Arc<ServedModel>| {
             model.runtime().is_ok_and(|runtime| runtime.batcher.is_hopeless())
         };
         match self.models.iter().find(hopeless) {
@@ -81,6 +84,8 @@ impl Readiness {
     /// A wait for changes from now on.
     pub fn changes(&self) -> Changes {
         Changes {
+            served: self.models.clone(),
+            set: self.models.changes(),
             models: self.models.iter().map(|model| model.progress()).collect(),
             draining: self.draining.subscribe(),
         }
@@ -103,9 +108,14 @@ impl Changes {
     pub async fn changed(&mut self) {
         let models = self.models.iter_mut().map(|model| Box::pin(model.changed()));
         let any_model = futures_util::future::select_all(models);
-        tokio::select! {
-            _ = any_model => {}
-            _ = self.draining.changed() => {}
+        let is_another_set = tokio::select! {
+            _ = any_model => false,
+            _ = self.set.changed() => true,
+            _ = self.draining.changed() => false,
+        };
+        if is_another_set {
+            // What has changed of them so far is seen by who is told of this.
+            self.models = self.served.iter().map(|model| model.progress()).collect();
         }
     }
 }

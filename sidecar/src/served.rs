@@ -2,29 +2,44 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use embark_crds::{
     contract::{CachePolicy, Contract, Input, Prompt},
     digest::SpaceId,
 };
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
     batch::Batcher,
     cache::Cache,
     error::{Error, ErrorKind},
+    fetch::Fetcher,
     flight::Flights,
+    memory::Taken,
     metrics::ModelMetrics,
     model::{load::State, preparer::Preparer},
     policy::LivePolicy,
 };
 
-/// The models of the process. Their set is fixed when it starts.
+/// The models of the process. Their names are fixed when it starts; what stands under a name may be replaced by another
+/// version, at once for every call that begins then. Who took one goes on with it to the end.
 #[derive(Clone)]
-pub struct ServedModels(Arc<BTreeMap<String, Arc<ServedModel>>>);
+pub struct ServedModels(Arc<Set>);
+
+struct Set {
+    models: ArcSwap<Named>,
+    changed: watch::Sender<()>,
+}
+
+type Named = BTreeMap<String, Arc<ServedModel>>;
 
 /// One model: what it is, and what it computes with once it is loaded.
 pub struct ServedModel {
@@ -40,6 +55,19 @@ pub struct ServedModel {
     pub metrics: ModelMetrics,
     progress: watch::Sender<Progress>,
     runtime: OnceLock<Arc<Runtime>>,
+    /// Whether it stands under its name: what does not says nothing in gauges that have the name alone.
+    is_named: AtomicBool,
+    next: ArcSwapOption<Next>,
+    /// Its part of the process's memory, until it is dropped.
+    memory: Mutex<Option<Arc<Taken>>>,
+}
+
+/// What is to take a model's place.
+pub enum Next {
+    /// Nothing: what is asked for cannot be read, or is not for this process. A sentence.
+    Refused(String),
+    /// Another version, which is being loaded, or has failed to.
+    Version(Arc<ServedModel>),
 }
 
 /// What a model's vectors are known by, in hexadecimal digits.
@@ -62,6 +90,8 @@ pub struct Progress {
 
 /// What a loaded model computes with.
 pub struct Runtime {
+    /// URLs to images; `None`: the model takes none.
+    pub fetcher: Option<Fetcher>,
     /// Inputs to rows.
     pub preparer: Preparer,
     /// Rows to vectors.
@@ -78,28 +108,53 @@ impl ServedModels {
     /// These models.
     pub fn new(models: impl IntoIterator<Item = ServedModel>) -> Self {
         let named = |model: ServedModel| (model.name().to_owned(), Arc::new(model));
-        ServedModels(Arc::new(models.into_iter().map(named).collect()))
+        let models = ArcSwap::from_pointee(models.into_iter().map(named).collect());
+        ServedModels(Arc::new(Set { models, changed: watch::Sender::new(()) }))
     }
 
     /// The model of that name; an empty name means the only one.
     ///
     /// # Errors
     /// [`ErrorKind::ModelUnknown`].
-    pub fn get(&self, name: &str) -> Result<&Arc<ServedModel>, Error> {
-        match (name, self.0.len()) {
-            ("", 1) => self.0.values().next(),
-            _ => self.0.get(name),
-        }
-        .ok_or_else(|| {
-            let names: Vec<&str> = self.0.keys().map(String::as_str).collect();
+    pub fn get(&self, name: &str) -> Result<Arc<ServedModel>, Error> {
+        let models = self.0.models.load();
+        let found = match (name, models.len()) {
+            ("", 1) => models.values().next(),
+            _ => models.get(name),
+        };
+        found.map(Arc::clone).ok_or_else(|| {
+            let names: Vec<&str> = models.keys().map(String::as_str).collect();
             let allowed = format!("is not served here; served: {}", names.join(", "));
             Error::of_field(ErrorKind::ModelUnknown, "model", name, allowed)
         })
     }
 
     /// Every model, by name.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<ServedModel>> {
-        self.0.values()
+    pub fn iter(&self) -> impl Iterator<Item = Arc<ServedModel>> + use<> {
+        let models: Vec<_> = self.0.models.load().values().cloned().collect();
+        models.into_iter()
+    }
+
+    /// Puts a version in the place of the one that has its name. Calls that begin from now on are answered by it.
+    pub fn put(&self, model: &Arc<ServedModel>) {
+        let before = self.0.models.rcu(|models| {
+            let mut models = Named::clone(models);
+            models.insert(model.name().to_owned(), Arc::clone(model));
+            models
+        });
+        if let Some(before) = before.get(model.name()) {
+            before.is_named.store(false, Ordering::SeqCst);
+            before.metrics.forget(&before.labels());
+        }
+        model.is_named.store(true, Ordering::SeqCst);
+        model.metrics.identify(&model.labels());
+        model.metrics.ready.set(model.runtime.get().is_some().into());
+        self.0.changed.send_replace(());
+    }
+
+    /// A wait for another version under some name.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.0.changed.subscribe()
     }
 }
 
@@ -108,16 +163,66 @@ impl ServedModels {
 impl ServedModel {
     /// A model that is not loaded yet.
     pub fn new(contract: Contract, metrics: ModelMetrics) -> Self {
-        let space = SpaceId::of(&contract.serving);
-        let (space_id, model_digest) =
-            (space.to_string(), contract.serving.model.sha256.to_string());
-        metrics.identify(&model_digest, &space_id);
-        let spelled = Spelled { space_id: space_id.into(), model_digest: model_digest.into() };
-        let progress = Progress { state: State::Pending, message: String::new() };
-        let (progress, runtime) = (watch::Sender::new(progress), OnceLock::new());
         let dimensions = contract.serving.output.dimensions.get() as usize;
         let policy = Arc::new(LivePolicy::new(contract.policy.clone(), dimensions));
-        ServedModel { contract, policy, space, spelled, metrics, progress, runtime }
+        let model = Self::with(contract, (policy, metrics));
+        model.metrics.identify(&model.labels());
+        model.is_named.store(true, Ordering::SeqCst);
+        model
+    }
+
+    /// Another version of a model, which is not loaded yet. It counts where that one does, and as long as their vectors are
+    /// of one space it follows the same policy.
+    pub fn version(&self, contract: Contract) -> Self {
+        let dimensions = contract.serving.output.dimensions;
+        let is_same = SpaceId::of(&contract.serving) == self.space
+            && dimensions == self.contract.serving.output.dimensions;
+        let policy = match is_same {
+            true => Arc::clone(&self.policy),
+            false => Arc::new(LivePolicy::new(contract.policy.clone(), dimensions.get() as usize)),
+        };
+        Self::with(contract, (policy, self.metrics.clone()))
+    }
+
+    fn with(contract: Contract, (policy, metrics): (Arc<LivePolicy>, ModelMetrics)) -> Self {
+        let space = SpaceId::of(&contract.serving);
+        let spelled = Spelled {
+            space_id: space.to_string().into(),
+            model_digest: contract.serving.model.sha256.to_string().into(),
+        };
+        let progress = Progress { state: State::Pending, message: String::new() };
+        ServedModel {
+            contract,
+            policy,
+            space,
+            spelled,
+            metrics,
+            progress: watch::Sender::new(progress),
+            runtime: OnceLock::new(),
+            is_named: AtomicBool::new(false),
+            next: ArcSwapOption::empty(),
+            memory: Mutex::default(),
+        }
+    }
+
+    /// The digest of its file and its space, as metrics have them.
+    fn labels(&self) -> [String; 2] {
+        [self.contract.serving.model.sha256.to_string(), self.space.to_string()]
+    }
+
+    /// What is to take its place, if anything is.
+    pub fn next(&self) -> Option<Arc<Next>> {
+        self.next.load_full()
+    }
+
+    /// Notes what is to take its place.
+    pub fn set_next(&self, next: Option<Next>) {
+        self.next.store(next.map(Arc::new));
+    }
+
+    /// Keeps its part of the process's memory, for as long as it is there.
+    pub fn keep(&self, memory: Arc<Taken>) {
+        *self.memory.lock() = Some(memory);
     }
 
     /// Its name.
@@ -138,6 +243,13 @@ impl ServedModel {
         }
     }
 
+    /// Counts the cache as its own, which it has shared with the version before.
+    pub fn own_cache(&self) {
+        if let Some(taken) = &*self.memory.lock() {
+            taken.own_cache(&self.contract.serving);
+        }
+    }
+
     /// How far it is, and a wait for changes.
     pub fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
@@ -152,7 +264,7 @@ impl ServedModel {
             }
             open
         });
-        if noted {
+        if noted && self.is_named.load(Ordering::SeqCst) {
             self.metrics.ready.set((state == State::Ready).into());
         }
     }
@@ -207,10 +319,68 @@ impl ServedModel {
         })
     }
 
+    /// The input that stands for all that have its vector: itself, before the model is loaded.
+    pub fn canonical(&self, input: crate::input::Input) -> crate::input::Input {
+        match self.runtime.get() {
+            Some(runtime) => runtime.preparer.canonical(input),
+            None => input,
+        }
+    }
+
     /// Makes it answer. To be called once.
-    pub fn start(&self, runtime: Runtime) {
-        let first = self.runtime.set(Arc::new(runtime)).is_ok();
+    pub fn start(&self, runtime: impl Into<Arc<Runtime>>) {
+        let first = self.runtime.set(runtime.into()).is_ok();
         debug_assert!(first, "a model is started once");
         self.set_progress(State::Ready, String::new());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use embark_crds::contract::Sha256;
+
+    use super::*;
+    use crate::{metrics::Metrics, model::test_support::tiny};
+
+    #[test]
+    fn who_took_a_version_keeps_it_when_another_is_put_in_its_place() {
+        let metrics = Metrics::default();
+        let models = ServedModels::new([ServedModel::new(tiny(), metrics.model("tiny"))]);
+        let before = models.get("tiny").unwrap();
+        let mut contract = tiny();
+        contract.serving.model.sha256 = Sha256([7; 32]);
+        let after = Arc::new(before.version(contract));
+        let changed = models.changes();
+        let info = || {
+            let text = metrics.encode();
+            let lines = text.lines().filter(|line| line.starts_with("embark_model_info{"));
+            lines.map(str::to_owned).collect::<Vec<String>>()
+        };
+        assert!(info().len() == 1 && info()[0].contains(&before.space.to_string()), "{:?}", info());
+        models.put(&after);
+        assert!(changed.has_changed().unwrap());
+        assert!(Arc::ptr_eq(&models.get("").unwrap(), &after));
+        assert_eq!(before.spelled.space_id, before.space.to_string());
+        assert!(info().len() == 1 && info()[0].contains(&after.space.to_string()), "{:?}", info());
+    }
+
+    #[test]
+    fn a_version_follows_the_same_policy_where_its_vectors_are_of_the_same_space() {
+        let before = ServedModel::new(tiny(), ModelMetrics::detached());
+        let mut contract = tiny();
+        contract.serving.batching.max_items = 1;
+        assert!(Arc::ptr_eq(&before.version(contract.clone()).policy, &before.policy));
+        contract.serving.model.sha256 = Sha256([7; 32]);
+        assert!(!Arc::ptr_eq(&before.version(contract).policy, &before.policy));
+    }
+
+    #[test]
+    fn what_does_not_stand_under_the_name_says_nothing_of_readiness() {
+        let before = ServedModel::new(tiny(), ModelMetrics::detached());
+        before.metrics.ready.set(1);
+        before.version(tiny()).set_progress(State::Failed, "no".to_owned());
+        assert_eq!(before.metrics.ready.get(), 1);
+        before.set_progress(State::Failed, "no".to_owned());
+        assert_eq!(before.metrics.ready.get(), 0);
     }
 }

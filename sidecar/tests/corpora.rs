@@ -31,11 +31,15 @@ const CHANGES: usize = 200;
 const SHARE: Duration = Duration::from_millis(30);
 
 /// Every target: its name, and what it calls.
-const TARGETS: [(&str, &str, Target); 4] = [
+const TARGETS: [(&str, &str, Target); 8] = [
     ("record_decode", "record", fuzzing::record),
     ("manifest_parse", "manifest", fuzzing::manifest),
     ("request_conversion", "request", fuzzing::request),
     ("grpc_timeout", "grpc_timeout", fuzzing::grpc_timeout),
+    ("image_conversion", "image", fuzzing::image),
+    ("url_policy", "url", fuzzing::url),
+    ("vocabulary", "vocabulary", fuzzing::vocabulary),
+    ("onnx_check", "onnx", fuzzing::onnx),
 ];
 
 type Target = fn(&[u8]) -> Verdict;

@@ -104,7 +104,9 @@ fn rows() -> String {
 fn described() -> BTreeMap<String, Described> {
     let metrics = Metrics::with_throttling(|| Some(0));
     let model = metrics.model("m");
-    model.identify("digest", "space");
+    model.identify(&["digest".to_owned(), "space".to_owned()]);
+    model.self_tested(1.0);
+    model.padding_differs(0.0);
     model.request_failed(ErrorKind::QueueFull);
     model.item_failed(ErrorKind::QueueFull);
     let mut all = BTreeMap::<String, Described>::new();

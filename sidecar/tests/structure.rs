@@ -8,6 +8,9 @@ use std::{
     process::Command,
 };
 
+/// Where images are decoded.
+const DECODE: &str = "model/image/decode.rs";
+
 #[test]
 fn sled_is_named_in_one_file() {
     assert_eq!(naming(|word| word == "sled"), ["cache/store.rs"]);
@@ -18,6 +21,13 @@ fn tract_is_named_in_its_module_alone() {
     let files = naming(|word| word.starts_with("tract_"));
     let inside = |file: &String| file == "model/tract.rs" || file.starts_with("model/tract/");
     assert!(!files.is_empty() && files.iter().all(inside), "{files:?}");
+}
+
+#[test]
+fn the_decoders_of_images_are_named_in_one_file_and_its_tests() {
+    let files = naming(|word| word == "codecs");
+    let inside = |file: &String| file == DECODE || file.starts_with("model/image/tests");
+    assert!(files.iter().any(|file| file == DECODE) && files.iter().all(inside), "{files:?}");
 }
 
 #[test]

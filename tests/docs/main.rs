@@ -13,11 +13,17 @@ use std::{
 use embark_tests::{documents, programs};
 
 /// Documents with commands.
-const DOCUMENTS: [&str; 4] =
-    ["README.md", "docs/requests.md", "docs/operations.md", "examples/clients/README.md"];
+const DOCUMENTS: [&str; 5] = [
+    "README.md",
+    "docs/requests.md",
+    "docs/models.md",
+    "docs/operations.md",
+    "examples/clients/README.md",
+];
 /// Commands that are not run here, and what runs them.
-const ELSEWHERE: [(&str, &str); 4] = [
+const ELSEWHERE: [(&str, &str); 5] = [
     ("cargo demo", "tests/run has a stage for it"),
+    ("cargo demo -- --example image-duplicates", "the same stage runs it"),
     ("bash tests/run", "it runs this test"),
     (
         "go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4",
@@ -44,7 +50,7 @@ fn every_command_of_the_documents_runs() {
 
 #[test]
 fn links_of_the_documents_lead_somewhere() {
-    let more = ["ARCHITECTURE.md", "CONTRIBUTING.md", "examples/README.md"];
+    let more = ["ARCHITECTURE.md", "CONTRIBUTING.md", "docs/sources.md", "examples/README.md"];
     for document in DOCUMENTS.iter().chain(&more) {
         let path = programs::root().join(document);
         let text = fs::read_to_string(&path).unwrap();

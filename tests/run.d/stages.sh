@@ -8,6 +8,11 @@ readonly CARGO_DENY_VERSION=0.20.2
 readonly GRPCURL_PACKAGE=github.com/fullstorydev/grpcurl
 readonly GHZ_VERSION=v0.121.0
 readonly GHZ_PACKAGE=github.com/bojand/ghz
+# Servers that models are fetched from.
+readonly S3S_VERSION=0.14.1
+readonly AZURITE_VERSION=3.35.0
+readonly GCS_VERSION=v1.56.1
+readonly GCS_PACKAGE=github.com/fsouza/fake-gcs-server
 
 note() {
     printf '%s\n' "$*" | tee -a "$STAGE_NOTES"
@@ -46,7 +51,7 @@ stage_packages() {
     # command:package
     for pair in cc:gcc git:git shellcheck:shellcheck mkfs.ext4:e2fsprogs mount:mount setpriv:util-linux prlimit:util-linux \
         ip:iproute2 curl:curl strip:binutils busybox:busybox-static containerd:containerd runc:runc nft:nftables \
-        conntrack:conntrack openssl:openssl; do
+        conntrack:conntrack openssl:openssl docker-registry:docker-registry npm:npm mvn:maven; do
         command -v "${pair%%:*}" >/dev/null || packages+=("${pair#*:}")
     done
     [[ -e /usr/lib/cni/ptp ]] || packages+=(containernetworking-plugins)
@@ -74,11 +79,12 @@ stage_python() {
         "$venv/bin/python" -m pip install --no-deps --only-binary=:all: -r tests/requirements.txt
         printf '%s\n' "$stamp" >"$venv/stamp"
     fi
-    "$venv/bin/python" -c 'import grpc, grpc_tools.protoc, numpy, onnx.checker, onnxruntime, safetensors.numpy, tokenizers'
+    "$venv/bin/python" -c 'import grpc, grpc_tools.protoc, numpy, onnx.checker, onnxruntime, PIL.Image, safetensors.numpy, tokenizers'
 }
 
 stage_models() {
     PYTHON=$EMBARK_TEST_PYTHON bash tests/models/build_minilm.sh "$EMBARK_TEST_MINILM"
+    PYTHON=$EMBARK_TEST_PYTHON bash tests/models/fetch_minilm_int8.sh "$EMBARK_TEST_MINILM_INT8"
 }
 
 stage_grpcurl() {
@@ -108,6 +114,28 @@ stage_cargo-deny() {
     CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
         cargo install --locked --root "$EMBARK_TEST_CACHE" --target-dir "$built" "cargo-deny@$CARGO_DENY_VERSION"
     rm -rf -- "$built"
+}
+
+# Servers of S3, Azure and Google Cloud Storage; the registry is a package of Debian.
+stage_sources() {
+    local folder=$EMBARK_TEST_SOURCES azurite
+    mkdir -p "$folder/bin"
+    if [[ $(cat "$folder/bin/s3s-fs.version" 2>/dev/null) != "$S3S_VERSION" || ! -x $folder/bin/s3s-fs ]]; then
+        CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off cargo install --locked --root "$folder" \
+            --target-dir "$folder/s3s-build" --features binary "s3s-fs@$S3S_VERSION"
+        rm -rf -- "$folder/s3s-build"
+        printf '%s\n' "$S3S_VERSION" >"$folder/bin/s3s-fs.version"
+    fi
+    azurite=$folder/azurite
+    if ! grep -qF "\"version\": \"$AZURITE_VERSION\"" "$azurite/node_modules/azurite/package.json" 2>/dev/null; then
+        rm -rf -- "$azurite"
+        # Scripts of packages are not run: this one needs none.
+        npm install --prefix "$azurite" --no-audit --no-fund --ignore-scripts "azurite@$AZURITE_VERSION"
+    fi
+    command -v go >/dev/null || stop "go is not on the PATH: install Go"
+    if ! go version -m "$folder/bin/fake-gcs-server" 2>/dev/null | grep -qF "$GCS_PACKAGE"$'\t'"$GCS_VERSION"; then
+        GOBIN=$folder/bin CGO_ENABLED=0 go install "$GCS_PACKAGE@$GCS_VERSION"
+    fi
 }
 
 stage_kubernetes() {
@@ -192,6 +220,7 @@ count_tests() {
 
 stage_demo() {
     cargo demo -- --once
+    cargo demo -- --once --example image-duplicates
 }
 
 # Each clone leaves its own build of our crates in the shared target folder. Dependencies are shared, these are not.

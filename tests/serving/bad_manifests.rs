@@ -48,25 +48,6 @@ async fn refused_manifest(manifest: &Manifest) -> Vec<String> {
     refused(manifest.to_string().as_bytes()).await
 }
 
-/// What a server says of a good manifest that asks for what is not built yet; `check` says it too, and that it is good.
-async fn unsupported(manifest: &Manifest) -> Vec<String> {
-    let folder = tempfile::tempdir().unwrap();
-    let file = manifest.write(folder.path());
-    let served = serve(folder.path(), &[&file]).await;
-    let checked = embark(["check".as_ref(), file.as_os_str()], b"").await;
-    assert_eq!(checked.code, 0, "{checked:?}");
-    let place = format!("{}: tiny: ", file.display());
-    let line = |line: &&str| {
-        let line = line.strip_prefix("error: ").unwrap_or(line);
-        line.strip_prefix(&place).expect("each line names the file and the model").to_owned()
-    };
-    let lines: Vec<String> = served.sentences().iter().map(line).collect();
-    let note = format!("; not served by this version: {}", lines.join("; "));
-    let said = checked.output.lines().next().unwrap_or_default();
-    assert!(said.ends_with(&format!("{note})")), "{checked:?} has no {note}");
-    lines
-}
-
 fn tiny() -> Manifest {
     Manifest::tiny("tiny")
 }
@@ -136,14 +117,15 @@ async fn every_bad_file_is_told_of() {
     let of = |name: &str| Manifest::tiny(name);
     of("structure").with("/spec/cache/tll", "1h").write(folder.path());
     of("rule").with("/spec/cache/ttl", "0s").write(folder.path());
-    of("late").with("/spec/cache/negativeTTL", "1h").write(folder.path());
+    let tokens = json!({"name": "tokens"});
+    of("late").with("/spec/endpoint/tokenSecretRef", tokens).write(folder.path());
     of("good").write(folder.path());
     let ended = serve(folder.path(), &[folder.path()]).await;
     let file = |name: &str| folder.path().join(format!("{name}.yaml")).display().to_string();
     let expected = [
         format!("{}: spec.cache.tll: is not a known field; did you mean ttl?", file("structure")),
         format!(
-            "{}: late: spec.cache.negativeTTL: is not supported yet; supported: 0s",
+            "{}: late: spec.endpoint.tokenSecretRef: is asked for, and the server has none; give it --token-file",
             file("late")
         ),
         format!("{}: rule: spec.cache.ttl: \"0s\" must be above 0s", file("rule")),
@@ -210,50 +192,6 @@ async fn a_name_that_is_given_twice_is_refused() {
 }
 
 #[tokio::test]
-async fn other_inputs_are_refused_by_name() {
-    let image = json!({"width": 224, "height": 224});
-    let vocabulary = json!({"uri": "https://example.com/ids", "sha256": "0".repeat(64)});
-    for (kind, input) in [("image", image), ("categorical", json!({"vocabulary": vocabulary}))] {
-        let manifest =
-            tiny().without("/spec/input/text").with(&format!("/spec/input/{kind}"), input);
-        let expected = format!("spec.input.{kind}: is not supported yet; supported: text, tensor");
-        assert_eq!(unsupported(&manifest).await, [expected]);
-    }
-    let integers = tiny().with("/spec/input", json!({"tensor": {"shape": [13], "dtype": "Int64"}}));
-    let expected = "spec.input.tensor.dtype: Int64 is not supported yet; supported: Float32";
-    assert_eq!(unsupported(&integers).await, [expected]);
-}
-
-#[tokio::test]
-async fn other_sources_are_refused_by_name() {
-    let commit = "0".repeat(40);
-    let hugging_face = format!("hf://organisation/repository@{commit}/model.onnx");
-    for (scheme, uri) in [
-        ("s3", "s3://bucket/model.onnx"),
-        ("gs", "gs://bucket/model.onnx"),
-        ("az", "az://container/model.onnx"),
-        ("hf", &hugging_face),
-    ] {
-        let manifest = tiny().with("/spec/model/source/uri", uri);
-        let supported = "is not supported yet; supported: builtin, file, http, https";
-        let expected = format!("spec.model.source.uri: scheme {scheme:?} {supported}");
-        assert_eq!(unsupported(&manifest).await, [expected]);
-    }
-    let registry = format!("oci://registry.example.com/model@sha256:{}", "0".repeat(64));
-    let manifest = tiny()
-        .with("/spec/input/text/tokenizer/uri", registry)
-        .with("/spec/input/text/tokenizer/path", "tokenizer.json")
-        .with("/spec/input/text/tokenizer/secretRef", json!({"name": "registry"}));
-    let field = "spec.input.text.tokenizer";
-    let supported = "is not supported yet; supported: builtin, file, http, https";
-    let expected = [
-        format!("{field}.uri: scheme \"oci\" {supported}"),
-        format!("{field}.secretRef: is not supported yet; leave it out"),
-    ];
-    assert_eq!(unsupported(&manifest).await, expected);
-}
-
-#[tokio::test]
 async fn a_volume_claim_is_for_clusters_alone() {
     let folder = tempfile::tempdir().unwrap();
     let manifest = tiny().with("/spec/model/source/uri", "pvc://models/tiny.onnx");
@@ -262,24 +200,6 @@ async fn a_volume_claim_is_for_clusters_alone() {
     let field =
         "tiny: spec.model.source.uri: \"pvc://models/tiny.onnx\" can be read in a cluster only";
     assert!(sentences.len() == 1 && sentences[0].contains(field), "{sentences:?}");
-}
-
-#[tokio::test]
-async fn later_parts_of_the_manifest_are_refused_by_name() {
-    let truncate = "is not supported yet; supported: Truncate";
-    let zero = "is not supported yet; supported: 0s";
-    let leave = "is not supported yet; leave it out";
-    let self_test =
-        json!([{"input": {"text": "a"}, "similarTo": {"text": "b"}, "minCosine": "0.8"}]);
-    for (pointer, value, sentence) in [
-        ("/spec/input/text/overlong", json!("Reject"), format!("Reject {truncate}")),
-        ("/spec/input/text/overlong", json!("Chunk"), format!("Chunk {truncate}")),
-        ("/spec/cache/negativeTTL", json!("1h"), zero.to_owned()),
-        ("/spec/selfTest", self_test, leave.to_owned()),
-    ] {
-        let expected = format!("{}: {sentence}", pointer[1..].replace('/', "."));
-        assert_eq!(unsupported(&tiny().with(pointer, value)).await, [expected]);
-    }
 }
 
 #[tokio::test]

@@ -70,7 +70,8 @@ async fn the_published_example_runs_as_it_is() {
     std::fs::remove_dir_all(&options.data).unwrap();
 }
 
-async fn gives_the_goldens(sidecar: &Sidecar, model: &str, golden: &Value) {
+/// The golden sentences have the golden vectors.
+pub(crate) async fn gives_the_goldens(sidecar: &Sidecar, model: &str, golden: &Value) {
     let sentences: Vec<&str> =
         golden["sentences"].as_array().unwrap().iter().map(|s| s.as_str().unwrap()).collect();
     let reply = sidecar.call(request_of(model, &sentences)).await.unwrap();
@@ -121,7 +122,8 @@ fn numbers(list: &Value) -> Vec<f64> {
     list.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
 }
 
-fn golden(model: &str) -> Value {
+/// The goldens of a model of texts.
+pub(crate) fn golden(model: &str) -> Value {
     let file = programs::root().join("tests/fixtures/golden.json");
     let all: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
     let golden = all["models"][model].clone();

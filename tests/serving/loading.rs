@@ -1,12 +1,15 @@
 //! Models that are not there yet, or never will be, beside one that is.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use embark_sidecar::pb::client::{ModelState, Source};
 use embark_tests::{
-    Manifest, Sidecar, programs, refusal,
+    Manifest, Sidecar,
+    manifest::PANICS,
+    programs, refusal,
     sidecar::{Options, request_of, sources, until},
 };
+use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpSocket},
@@ -16,6 +19,9 @@ use tonic::Code;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
+
+/// A file that is no tokenizer, and has another digest.
+const WRONG_TOKENIZER: &str = "builtin://tiny-static-minilm/model.onnx";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_one_model_loads_the_other_serves() {
@@ -110,6 +116,106 @@ async fn a_model_whose_source_is_away_is_served_once_it_is_back() {
     serve_model(held.listen(1).unwrap(), None);
     sidecar.wait_until_ready().await;
     assert_eq!(sidecar.embed(&["a"]).await.len(), 1);
+    sidecar.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_the_matter_with_other_models_one_answers_all_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let models = bad_models(folder.path());
+    let good = Manifest::tiny("good").with("/spec/cache/mode", "Disabled");
+    let mut options = Options::new(folder.path(), &good);
+    let sidecar = {
+        let files = models.iter().map(|(_, manifest, _)| manifest.write(folder.path()));
+        options.manifests.extend(files);
+        Sidecar::start_listening(&options).await
+    };
+    until("the good model is ready", async || state(&sidecar, "good").await == ModelState::Ready)
+        .await;
+    for (name, _, sentence) in &models {
+        until("it has failed, and the good one answers", async || {
+            let served = sidecar.call(request_of("good", &["a"])).await.unwrap();
+            assert_eq!(sources(&served.results), [Source::Computed]);
+            state(&sidecar, name).await == ModelState::Failed
+        })
+        .await;
+        let message = sidecar.model(name).await.unwrap().message;
+        assert!(message.contains(sentence), "{name}: {message}");
+        let refused = sidecar.call(request_of(name, &["a"])).await.unwrap_err();
+        refusal::metadata(&refused, Code::Unavailable, "MODEL_NOT_READY");
+    }
+    assert_eq!(sidecar.get("/live").await.0, 200);
+    sidecar.stop().await;
+}
+
+/// Models that fail, each in its own way: the name, the manifest and a part of what is said.
+fn bad_models(folder: &Path) -> Vec<(&'static str, Manifest, &'static str)> {
+    let no_model = folder.join("no.onnx");
+    std::fs::write(&no_model, "no model").unwrap();
+    let no_model = json!({
+        "uri": format!("file://{}", no_model.display()),
+        "sha256": embark_tests::manifest::sha256(&no_model),
+    });
+    let test = json!([{
+        "input": {"text": "a"}, "similarTo": {"text": "no such thing"}, "minCosine": "1",
+    }]);
+    let poisoned = json!([{
+        "input": {"text": PANICS}, "similarTo": {"text": "a"}, "minCosine": "0",
+    }]);
+    let tiny = |name, pointer: &str, value: serde_json::Value, sentence| {
+        (name, Manifest::tiny(name).with(pointer, value), sentence)
+    };
+    let poisonous = Manifest::poisonous("panics", folder, (8, 8)).with("/spec/selfTest", poisoned);
+    vec![
+        tiny("digest", "/spec/model/source/sha256", json!("0".repeat(64)), "is 0000"),
+        tiny("file", "/spec/model/source", no_model, "spec.model.source: "),
+        tiny("missing", "/spec/model/source/uri", json!("file://none.onnx"), "does not exist"),
+        tiny("dimensions", "/spec/model/output/dimensions", json!(5), "dimensions: "),
+        tiny("tokens", "/spec/input/text/tokenizer/uri", json!(WRONG_TOKENIZER), "tokenizer"),
+        tiny("check", "/spec/selfTest", test, "spec.selfTest[0]: the cosine is "),
+        (
+            "panics",
+            poisonous,
+            "spec.selfTest[0].input: the model's runtime refused to run: attempt to divide by zero",
+        ),
+        tiny("memory", "/spec/cache/memory/sizeLimit", json!("1Ti"), "sizeLimit: it needs about"),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_states_of_a_load_are_seen_in_their_order() {
+    const ORDER: [&str; 7] =
+        ["pending", "fetching", "verifying", "loading", "warming", "selfTest", "ready"];
+    let folder = tempfile::tempdir().unwrap();
+    let (url, gate) = slow_source().await;
+    let test = json!([{"input": {"text": "a"}, "similarTo": {"text": "a"}, "minCosine": "1"}]);
+    let manifest =
+        Manifest::tiny("slow").with("/spec/model/source/uri", url).with("/spec/selfTest", test);
+    let sidecar = Sidecar::start_listening(&Options::new(folder.path(), &manifest)).await;
+    until("it is fetched", async || state(&sidecar, "slow").await == ModelState::Fetching).await;
+    gate.notify_one();
+    let mut seen: Vec<(usize, i32)> = Vec::new();
+    until("it is ready", async || {
+        let status = sidecar.model_status("slow").await["state"].as_str().unwrap().to_owned();
+        let place = ORDER.iter().position(|state| *state == status).expect(&status);
+        let described = sidecar.model("slow").await.unwrap().state;
+        seen.push((place, described));
+        status == "ready"
+    })
+    .await;
+    // Of quick stages some may not be seen; those that are come in their order, over both ways.
+    let in_order = |states: Vec<i64>| states.windows(2).all(|pair| pair[0] <= pair[1]);
+    assert!(in_order(seen.iter().map(|(status, _)| *status as i64).collect()), "{seen:?}");
+    assert!(
+        in_order(seen.iter().map(|(_, described)| i64::from(*described)).collect()),
+        "{seen:?}"
+    );
+    let ready = i32::from(ModelState::Ready);
+    assert_eq!(seen.last().map(|(place, state)| (*place, *state)), Some((6, ready)), "{seen:?}");
+    let line = sidecar.wait_for_line("ready").await;
+    for stage in ["fetch", "check", "parse", "optimise", "probe", "warm_up", "self_test"] {
+        assert!(line[stage].as_f64().is_some_and(|seconds| seconds >= 0.0), "{stage}: {line}");
+    }
     sidecar.stop().await;
 }
 

@@ -1,6 +1,14 @@
 //! Models as a pod has them: contracts that the operator wrote, in mounted folders.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use embark_crds::{
     contract::{Contract, files::file_name},
@@ -8,8 +16,13 @@ use embark_crds::{
     resolve::{Target, resolve},
 };
 use embark_tests::{
-    Manifest, Sidecar,
+    Manifest, Sidecar, programs,
     sidecar::{Options, until},
+};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,11 +47,12 @@ async fn pod_whose_models_cannot_be_served_stays_and_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let wrong = Manifest::tiny("wrong").with("/spec/model/source/sha256", "0".repeat(64));
     mount(folder.path(), "wrong", &contract(&wrong));
-    let unbuilt = Manifest::tiny("unbuilt").with("/spec/cache/negativeTTL", "1h");
+    let unbuilt =
+        Manifest::tiny("unbuilt").with("/spec/endpoint/tokenSecretRef", json!({"name": "tokens"}));
     mount(folder.path(), "unbuilt", &contract(&unbuilt));
     let sidecar = Sidecar::start_listening(&options(folder.path())).await;
     for (model, field) in
-        [("wrong", "spec.model.source.sha256"), ("unbuilt", "spec.cache.negativeTTL: is not")]
+        [("wrong", "spec.model.source.sha256"), ("unbuilt", "spec.endpoint.tokenSecretRef: is")]
     {
         until("the model has failed", async || {
             sidecar.model_status(model).await["state"] == "failed"
@@ -86,6 +100,62 @@ async fn contract_that_cannot_be_read_is_told_with_its_file() {
     fs::create_dir(folder.path().join("models")).unwrap();
     let ended = Sidecar::fail(&options(folder.path())).await;
     assert!(ended.log.contains("has no folder of a model"), "{}", ended.log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_come_off_mounted_volumes_and_with_mounted_secrets() {
+    let folder = tempfile::tempdir().unwrap();
+    let tiny = programs::root().join("examples/models/tiny-static-minilm");
+    let (address, asked) = guarded(tiny.join("tokenizer.json"), "Bearer hush").await;
+    let manifest = Manifest::tiny("tiny")
+        .with("/spec/model/source/uri", "pvc://models/tiny/model.onnx")
+        .with("/spec/input/text/tokenizer/uri", format!("http://{address}/tokenizer.json"))
+        .with("/spec/input/text/tokenizer/secretRef", json!({"name": "credentials"}));
+    mount(folder.path(), "tiny", &contract(&manifest));
+    let mounts = folder.path().join("models/tiny");
+    let (volume, secret) = (mounts.join("volumes/models/tiny"), mounts.join("secrets/tokenizer"));
+    fs::create_dir_all(&volume).unwrap();
+    fs::copy(tiny.join("model.onnx"), volume.join("model.onnx")).unwrap();
+    let sidecar = Sidecar::start_listening(&options(folder.path())).await;
+    // The Secret comes to be after the pod.
+    sidecar.wait_for_line_with("the Secret").await;
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    fs::create_dir_all(&secret).unwrap();
+    fs::write(secret.join("token"), "hush").unwrap();
+    sidecar.wait_until_ready().await;
+    assert_eq!(sidecar.embed(&["a"]).await.len(), 1);
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    let (_, status) = sidecar.get("/status").await;
+    assert!(!sidecar.log().contains("hush") && !status.contains("hush"), "{}", sidecar.log());
+    sidecar.stop().await;
+}
+
+/// A server of one file for who says `authorization`; how often it was asked.
+async fn guarded(file: PathBuf, authorization: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            let read = stream.read(&mut request).await.unwrap();
+            counted.fetch_add(1, Ordering::Relaxed);
+            let request = String::from_utf8_lossy(&request[..read]).into_owned();
+            let knows = format!("authorization: {authorization}\r\n");
+            let (status, body) = match request.contains(&knows) {
+                true => ("200 OK", fs::read(&file).unwrap()),
+                false => ("401 Unauthorized", Vec::new()),
+            };
+            let length = body.len();
+            let head = format!(
+                "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+            );
+            stream.write_all(&[head.as_bytes(), &body].concat()).await.unwrap();
+        }
+    });
+    (address, asked)
 }
 
 /// What is done to a folder that was good.

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use embark_crds::digest::SpaceId;
 use embark_sidecar::pb::client::Source;
 use embark_tests::{
     Manifest, Mount, Random, Sidecar,
@@ -15,6 +16,8 @@ use embark_tests::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
+
+use crate::mounted::contract;
 
 const TEXTS: [&str; 3] = ["a text", "another text", "the third"];
 const AGAIN: &str = "the disk cache is on again";
@@ -42,7 +45,8 @@ fn options(folder: &Path) -> Options {
 }
 
 fn cache(options: &Options) -> PathBuf {
-    options.data.join("cache/tiny")
+    let space = SpaceId::of(&contract(&Manifest::tiny("tiny")).serving);
+    options.data.join("cache/tiny").join(space.to_string())
 }
 
 /// The vectors are right; gives their sources.

@@ -7,6 +7,7 @@ pub mod held;
 pub mod image;
 pub mod manifest;
 pub mod mount;
+pub mod network;
 pub mod onnx;
 pub mod operator;
 pub mod programs;

@@ -9,7 +9,10 @@ use std::{
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::{onnx::Poisonous, programs};
+use crate::{
+    onnx::{self, Poisonous},
+    programs,
+};
 
 /// A text that holds this word makes the runtime of a [`Manifest::poisonous`] model panic.
 pub const PANICS: &str = "panic";
@@ -64,18 +67,60 @@ impl Manifest {
             .with("/spec/input", json!({"tensor": {"shape": shape}}))
     }
 
+    /// A model of images, `side` pixels across and down, whose vector is their mean colour; its file is written into the
+    /// folder.
+    pub fn of_colours(name: &str, folder: &Path, side: u32) -> Self {
+        let file = folder.join(format!("{name}.onnx"));
+        fs::write(&file, onnx::mean_colour(side)).expect("the folder can be written");
+        let image = json!({"width": side, "height": side, "layout": "NCHW", "dtype": "Float32"});
+        Manifest::of_images(name, &file, (image, 3))
+    }
+
+    /// A model of images, from a file: how an image is made for it, and the values of a vector, which stay as they are.
+    pub fn of_images(name: &str, file: &Path, (image, dimensions): (Value, usize)) -> Self {
+        Manifest::of_tensors(name, file, (&[1], dimensions))
+            .with("/spec/model/output/normalization", "None")
+            .with("/spec/input", json!({"image": image}))
+    }
+
+    /// A model of categories whose row n of so many is [n, 1]; its file is written into the folder, the vocabulary is there.
+    pub fn of_categories(name: &str, folder: &Path, (vocabulary, rows): (&Path, usize)) -> Self {
+        let file = folder.join(format!("{name}.onnx"));
+        let rows = i64::try_from(rows).expect("rows are few");
+        fs::write(&file, onnx::numbered_rows(rows)).expect("the folder can be written");
+        let uri = format!("file://{}", vocabulary.display());
+        let vocabulary = json!({"uri": uri, "sha256": sha256(vocabulary)});
+        Manifest::of_tensors(name, &file, (&[1], 2))
+            .with("/spec/model/output/normalization", "None")
+            .with("/spec/input", json!({"categorical": {"vocabulary": vocabulary}}))
+    }
+
     /// The vendored model of wines: 13 numbers → 8, as they come out of it.
     pub fn wine(name: &str) -> Self {
         Manifest::of_tensors(name, &programs::root().join(WINE), (&[13], 8))
             .with("/spec/model/output/normalization", "None")
     }
 
+    /// A text model of a file that takes every id of the vendored tokenizer, and gives 4 values for each token; their mean is
+    /// the vector. The file is written into the folder.
+    pub fn of_tokens(name: &str, folder: &Path, onnx: impl FnOnce(i64) -> Vec<u8>) -> Self {
+        let ids = i64::try_from(vocabulary().len()).expect("words are few");
+        let bytes = onnx(ids);
+        // By its content: another version is another file.
+        let digest: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+        let file = folder.join(format!("{name}-{}.onnx", &digest[..8]));
+        fs::write(&file, bytes).expect("the folder is writable");
+        let source = json!({"uri": format!("file://{}", file.display()), "sha256": digest});
+        Manifest::tiny(name)
+            .with("/spec/model/source", source)
+            .with("/spec/model/output/dimensions", 4)
+            .with("/spec/input/text/pooling", "Mean")
+    }
+
     /// A text model that cannot bear [`PANICS`] and [`NOT_FINITE`]; its file is written into the folder. `dimensions` are a
     /// vector's values, `hidden` is what a token costs.
     pub fn poisonous(name: &str, folder: &Path, (dimensions, hidden): (i64, i64)) -> Self {
-        let tokenizer = fs::read(programs::root().join(TOKENIZER)).expect("it is vendored");
-        let tokenizer: Value = serde_json::from_slice(&tokenizer).expect("it is JSON");
-        let words = tokenizer["model"]["vocab"].as_object().expect("a vocabulary");
+        let words = vocabulary();
         let id = |word: &str| words[word].as_i64().expect("an id");
         let model = Poisonous {
             vocabulary: i64::try_from(words.len()).expect("words are few"),
@@ -104,6 +149,20 @@ impl Manifest {
             .with("/spec/model/source", json!({"uri": uri(&files[0]), "sha256": model}))
             .with("/spec/model/output", json!({"name": "sentence_embedding", "dimensions": 384}))
             .with("/spec/input/text/tokenizer", json!({"uri": uri(&files[1]), "sha256": tokenizer}))
+    }
+
+    /// The same with dynamic int8, from the files that `tests/run` fetches; it has a vector for each token alone.
+    pub fn minilm_int8(name: &str) -> Self {
+        let folder = programs::from_environment("EMBARK_TEST_MINILM_INT8");
+        let artifact = |file: &str| {
+            let file = folder.join(file);
+            json!({"uri": format!("file://{}", file.display()), "sha256": sha256(&file)})
+        };
+        Manifest::tiny(name)
+            .with("/spec/model/source", artifact("model.onnx"))
+            .with("/spec/model/output", json!({"dimensions": 384}))
+            .with("/spec/input/text/tokenizer", artifact("tokenizer.json"))
+            .with("/spec/input/text/pooling", "Mean")
     }
 
     /// The same by the output that has a vector for each token.
@@ -155,6 +214,16 @@ impl std::fmt::Display for Manifest {
 }
 
 // === free functions ===
+
+/// The ids of the vendored tokenizer's words.
+fn vocabulary() -> serde_json::Map<String, Value> {
+    let tokenizer = fs::read(programs::root().join(TOKENIZER)).expect("it is vendored");
+    let mut tokenizer: Value = serde_json::from_slice(&tokenizer).expect("it is JSON");
+    match tokenizer["model"]["vocab"].take() {
+        Value::Object(words) => words,
+        other => panic!("{other} is no vocabulary"),
+    }
+}
 
 /// The digest of a file, as manifests have it.
 pub fn sha256(file: &Path) -> String {

@@ -9,6 +9,15 @@ pub const MODELS_DIR: &str = "/etc/embark/models";
 pub const SERVING_DIR: &str = "contract";
 /// The folder of a model's [`CachePolicy`], within the model's.
 pub const POLICY_DIR: &str = "policy";
+/// The folder of Secrets, within the model's: a folder for each artifact that has one ([`artifact_dir`]), with a file for
+/// each key.
+pub const SECRETS_DIR: &str = "secrets";
+/// The folder of certificates, within the model's: a folder for each artifact that has a CA bundle, with [`CA_FILE`].
+pub const CA_DIR: &str = "ca";
+/// A CA bundle, whatever its key in the ConfigMap is.
+pub const CA_FILE: &str = "ca.crt";
+/// The folder of volumes, within the model's: a folder for each PersistentVolumeClaim that an artifact is on, by its name.
+pub const VOLUMES_DIR: &str = "volumes";
 /// Where a pod keeps fetched files and the disk cache, each in a folder of its own: [`ARTIFACTS_DIR`] and [`CACHE_DIR`].
 pub const DATA_DIR: &str = "/var/lib/embark";
 /// Fetched files, within the data folder.
@@ -25,6 +34,17 @@ pub const VERSIONS: &[u32] = &[VERSION];
 /// The name of a version's file.
 pub fn file_name(version: u32) -> String {
     format!("v{version}.json")
+}
+
+/// The folder of an artifact in [`SECRETS_DIR`] and [`CA_DIR`], by the field of the spec that names it: `model`,
+/// `tokenizer` or `vocabulary`.
+pub fn artifact_dir(field: &str) -> &str {
+    match field.rsplit_once('.') {
+        // The model's field is spec.model.source: what it is stands before it.
+        Some((parent, "source")) => parent.rsplit('.').next().unwrap_or(parent),
+        Some((_, name)) => name,
+        None => field,
+    }
 }
 
 // === impl Contract ===
@@ -47,5 +67,21 @@ impl CachePolicy {
     /// As its file holds it.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("it is plain data with text keys")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_artifact_has_a_folder_of_its_own() {
+        for (field, folder) in [
+            ("spec.model.source", "model"),
+            ("spec.input.text.tokenizer", "tokenizer"),
+            ("spec.input.categorical.vocabulary", "vocabulary"),
+        ] {
+            assert_eq!(artifact_dir(field), folder);
+        }
     }
 }

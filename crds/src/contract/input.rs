@@ -147,7 +147,7 @@ pub enum ImageDtype {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageUrls {
-    /// Exact names, or `*.suffix`.
+    /// Exact names, or `*.suffix`; either with `:port`, without which ports 80 and 443 are meant.
     pub allowed_hosts: Vec<String>,
     /// Private ranges that may be connected to.
     pub allowed_cidrs: Vec<String>,

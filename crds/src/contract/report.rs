@@ -56,9 +56,45 @@ pub struct ModelReport {
     pub policy_hash: String,
     /// What waits for a worker.
     pub queue: QueueReport,
+    /// How rows are merged, once it was tried out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merging: Option<MergingReport>,
     /// Its cache, once there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheReport>,
+    /// Another version of it that is to take its place, or that cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<NextReport>,
+}
+
+/// A version of a model beside the one that serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NextReport {
+    /// How far it is. When it is ready it takes over, and is reported as the model.
+    pub state: ModelState,
+    /// Why, when it failed; or empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// The space of its vectors; empty when what is asked for cannot be read.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub space_id: String,
+    /// The SHA-256 digest of its file; or empty, as above.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub model_digest: String,
+}
+
+/// How much a text's vector depends on what is computed with it, as was found out before the model was ready. In millionths
+/// of 1 − cosine, the largest of some texts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MergingReport {
+    /// Alone, against together with a longer one.
+    pub padded_difference_ppm: u32,
+    /// Alone, against together with another of the same length.
+    pub equal_difference_ppm: u32,
+    /// Whether only texts of equal length are computed together.
+    pub equal_lengths_only: bool,
 }
 
 /// How far a model is. The states follow each other in this order, and failed may follow any.
@@ -75,6 +111,8 @@ pub enum ModelState {
     Loading,
     /// The model is being tried out.
     Warming,
+    /// Its checks (spec.selfTest) are made.
+    SelfTest,
     /// It answers.
     Ready,
     /// It is not served.
@@ -208,6 +246,7 @@ impl ModelState {
             ModelState::Verifying => "verifying",
             ModelState::Loading => "loading",
             ModelState::Warming => "warming",
+            ModelState::SelfTest => "selfTest",
             ModelState::Ready => "ready",
             ModelState::Failed => "failed",
             ModelState::Unknown => "unknown",

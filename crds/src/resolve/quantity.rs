@@ -41,7 +41,7 @@ pub(crate) fn nanos(text: &str) -> Option<i128> {
 }
 
 /// A quantity as a whole number of bytes, rounded up; `None` for a text that is not one, or that is below zero.
-pub(crate) fn bytes(text: &str) -> Option<u64> {
+pub fn bytes(text: &str) -> Option<u64> {
     let nanos = nanos(text)?;
     u64::try_from((nanos + NANOS - 1).div_euclid(NANOS)).ok().filter(|_| nanos >= 0)
 }

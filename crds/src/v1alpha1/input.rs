@@ -94,11 +94,11 @@ pub struct ImageInput {
     /// The tensor's element type: Uint8 goes from 0 to 255, Float32 from 0 to 1 before mean and std.
     #[serde(default)]
     pub dtype: ImageDtype,
-    /// Subtracted from the channels, in units of 0 to 1: one number for all, or one for each. Empty: nothing is.
+    /// Subtracted from the channels, in units of 0 to 1: one number for all, or one for each in the order of channels. Empty: nothing is.
     #[serde(default)]
     #[schemars(length(max = 3), inner(range(min = -1000.0, max = 1000.0)))]
     pub mean: Vec<f64>,
-    /// What the channels are divided by after mean: one number for all, or one for each. Empty: nothing.
+    /// What the channels are divided by after mean: one number for all, or one for each in the order of channels. Empty: nothing.
     #[serde(default)]
     #[schemars(length(max = 3), inner(range(min = -1000.0, max = 1000.0)))]
     pub std: Vec<f64>,
@@ -118,13 +118,15 @@ pub struct ImageInput {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageUrls {
-    /// Host names that images are fetched from; *.example.com stands for every name below example.com.
+    /// Host names that images are fetched from, at ports 80 and 443 unless one is written, as in example.com:8080; *.example.com stands for every name below example.com.
     #[serde(default)]
     #[schemars(
         length(max = 64),
         inner(
-            length(min = 1, max = 253),
-            regex(pattern = r"^(\*\.)?[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?$")
+            length(min = 1, max = 259),
+            regex(
+                pattern = r"^(\*\.)?[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?$"
+            )
         )
     )]
     pub allowed_hosts: Vec<String>,

@@ -1,7 +1,7 @@
 //! Whether a model can be built. The only place where a user is told no.
 
 use embark_crds::{
-    contract::Contract,
+    contract::{Contract, Location},
     digest::{self, SpaceId},
     resolve::{FieldError, Target, resolve},
     v1alpha1::{EmbeddingModel, EmbeddingModelSpec},
@@ -37,9 +37,9 @@ pub(crate) struct ValidatedModel {
 pub(super) fn validate(model: &EmbeddingModel) -> Result<ValidatedModel, Vec<FieldError>> {
     let name = model.name_any();
     let contract = resolve(&name, &model.spec, Target::Cluster)?;
-    if model.spec.network_policy.is_some() {
-        let sentence = "is not supported yet; leave it out";
-        return Err(vec![FieldError::of_field("spec.networkPolicy", sentence)]);
+    let unsupported = unsupported(&model.spec, &contract);
+    if !unsupported.is_empty() {
+        return Err(unsupported);
     }
     let owner = model.controller_owner_ref(&());
     Ok(ValidatedModel {
@@ -52,6 +52,22 @@ pub(super) fn validate(model: &EmbeddingModel) -> Result<ValidatedModel, Vec<Fie
         contract,
         name,
     })
+}
+
+/// What no pod is made for yet.
+fn unsupported(spec: &EmbeddingModelSpec, contract: &Contract) -> Vec<FieldError> {
+    let leave = "is not supported yet; leave it out";
+    let mut asked = vec![(spec.network_policy.is_some(), "spec.networkPolicy".to_owned(), leave)];
+    for (field, artifact) in contract.serving.artifacts() {
+        let is_volume = matches!(artifact.location, Location::Pvc { .. });
+        asked.extend([
+            (artifact.has_secret, format!("{field}.secretRef"), leave),
+            (artifact.has_ca_bundle, format!("{field}.caBundleRef"), leave),
+            (is_volume, format!("{field}.uri"), "pvc:// is not supported yet"),
+        ]);
+    }
+    let asked = asked.into_iter().filter(|(asked, ..)| *asked);
+    asked.map(|(_, field, sentence)| FieldError::of_field(&field, sentence)).collect()
 }
 
 // === impl ValidatedModel ===

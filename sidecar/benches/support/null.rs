@@ -125,7 +125,8 @@ async fn served(contract: Contract, folder: PathBuf) -> ServedModel {
     };
     let batcher = Batcher::start(loaded.engine, config, |length| preparer.sample(length), metrics);
     let batcher = batcher.expect("threads");
-    model.start(Runtime { preparer, batcher, cache, flights: Arc::default() });
+    let (fetcher, flights) = (None, Arc::default());
+    model.start(Runtime { fetcher, preparer, batcher, cache, flights });
     model
 }
 

@@ -58,6 +58,21 @@ impl Place {
         self.class
     }
 
+    /// Has it hold as many bytes as its input has become.
+    ///
+    /// # Errors
+    /// As many bytes wait as may; it holds what it held.
+    pub fn hold(&mut self, bytes: usize) -> Result<(), Full> {
+        let more = (bytes as u64).saturating_sub(self.bytes);
+        let before = self.taken.bytes.fetch_add(more, Ordering::AcqRel);
+        if before > self.bytes && before + more > share(self.class, MAX_BYTES) {
+            self.taken.bytes.fetch_sub(more, Ordering::AcqRel);
+            return Err(Full::Bytes(before));
+        }
+        self.bytes += more;
+        Ok(())
+    }
+
     /// Makes it one of the background's, of which there are so many; `false`: all are taken.
     pub(super) fn demote(&mut self, most: u32) -> bool {
         if self.class == Class::Background {

@@ -112,6 +112,12 @@ impl Queue {
         place
     }
 
+    pub(super) fn demote(&self, place: &mut Place) -> Result<(), Full> {
+        let most = share(Class::Background, self.batching.queue_max_items.into());
+        let most = u32::try_from(most).unwrap_or(u32::MAX);
+        if place.demote(most) { Ok(()) } else { Err(Full::Items(most)) }
+    }
+
     pub(super) fn push(&self, place: Place, job: Job) -> Result<(), (Full, Job)> {
         let length = job.row.length();
         let cost = cost(1, length.into());

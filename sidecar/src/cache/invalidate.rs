@@ -37,7 +37,10 @@ impl Cache {
             None => Ok(Ok(())),
         };
         let memory = self.memory.clone();
-        let purge = move || memory.hot.iter().for_each(|hot| hot.retain_epoch(epoch));
+        let purge = move || {
+            memory.negatives.retain_epoch(epoch);
+            memory.hot.iter().for_each(|hot| hot.retain_epoch(epoch));
+        };
         // Frees memory; no lookup gives an entry of another epoch.
         let _ = self.in_turn(purge).await;
         let why = match remembered {
@@ -56,7 +59,10 @@ impl Cache {
     pub async fn invalidate_all(&self, before_ms: u64) -> Result<(), Error> {
         self.memory.rules.invalidate_all(before_ms);
         let memory = self.memory.clone();
-        let purge = move || memory.hot.iter().for_each(|hot| hot.retain_after(before_ms));
+        let purge = move || {
+            memory.negatives.retain_after(before_ms);
+            memory.hot.iter().for_each(|hot| hot.retain_after(before_ms));
+        };
         // The purge frees memory; the rule stands without it.
         let _ = self.in_turn(purge).await;
         match &self.store {

@@ -32,6 +32,7 @@ use std::{
 use bytes::Bytes;
 
 pub use error::{RuleError, StoreError, chain};
+pub use folder::discard_others;
 pub use handle::{DiskState, Found, Store, StoreConfig};
 
 use crate::key::CacheKey;

@@ -1,6 +1,7 @@
 //! The cache as its callers see it: what a lookup gives after fills, invalidations, restarts and copies.
 
 mod model;
+mod negative;
 
 use std::{
     fs,

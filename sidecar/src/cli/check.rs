@@ -77,13 +77,13 @@ fn verdict(
     }
 }
 
-/// A manifest may be good and still ask for what this version does not serve.
+/// A manifest may be good and still ask for what no server can give, as a queue that is too short for its texts.
 fn said(targets: &str, contract: &Contract) -> String {
     let unsupported = support::unsupported(contract, Offered::ALL);
     let sentences: Vec<String> = unsupported.iter().map(ToString::to_string).collect();
     match sentences.is_empty() {
         true => targets.to_owned(),
-        false => format!("{targets}; not served by this version: {}", sentences.join("; ")),
+        false => format!("{targets}; not served: {}", sentences.join("; ")),
     }
 }
 

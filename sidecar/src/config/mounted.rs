@@ -17,8 +17,8 @@ use crate::{
     policy,
 };
 
-/// Reads the model of every folder in `folder`. What this sidecar does not serve yet is left to be said at the model:
-/// the pod stays, so that it can be asked why.
+/// Reads the model of every folder in `folder`. What this process cannot give is left to be said at the model: the
+/// pod stays, so that it can be asked why.
 ///
 /// # Errors
 /// Everything that cannot be read, a line each.
@@ -40,7 +40,7 @@ pub(super) fn read(folder: &Path, offered: Offered) -> Result<Vec<ModelConfig>, 
 // === free functions ===
 
 /// The folders of a folder by name, without those that mounts hide in it.
-fn folders(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+pub(super) fn folders(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut folders = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -54,7 +54,7 @@ fn folders(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
 
 fn model(folder: &Path, offered: Offered) -> Result<ModelConfig, String> {
     let (path, bytes) = read_newest(&folder.join(files::SERVING_DIR))?;
-    let serving: ServingConfig = parse(&path, &bytes)?;
+    let serving = serving(&path, &bytes)?;
     let policies = folder.join(files::POLICY_DIR);
     let (path, bytes) = read_newest(&policies)?;
     let policy = self::policy(&path, &bytes, &serving)?;
@@ -64,8 +64,16 @@ fn model(folder: &Path, offered: Offered) -> Result<ModelConfig, String> {
         return Err(format!("{}: holds the contract of another model, {name:?}", folder.display()));
     }
     let unsupported = support::unsupported(&contract, offered);
-    let origin = Origin::Folder(policies);
+    let origin = Origin::Folder(folder.to_owned());
     Ok(ModelConfig { contract, base: folder.to_owned(), origin, unsupported })
+}
+
+/// What is to be served, as a file holds it.
+///
+/// # Errors
+/// Why it holds nothing, a sentence with its path.
+pub(super) fn serving(path: &Path, bytes: &[u8]) -> Result<ServingConfig, String> {
+    parse(path, bytes)
 }
 
 /// The policy that a file holds for a model.

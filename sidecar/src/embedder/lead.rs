@@ -2,26 +2,34 @@
 //!
 //! ```text
 //! join or fill ─► launch ─┬─ disk tier, where there may be something ── found: land
+//!                         ├─ fetch, where it is a URL ─┐
 //!                         └─ prepare, on the CPU pool, a class at a time ─► queue ─► compute ─► fill the cache ─► land
 //! ```
 
-use std::{sync::Arc, time::Duration};
+mod fetch;
 
+use std::{iter, sync::Arc, time::Duration};
+
+use embark_crds::contract::Normalization;
 use tokio::time::Instant;
 
 use super::{
     Call, Terms,
+    claim::RowClaim,
     miss::{Miss, Waiting, error},
     terms,
 };
 use crate::{
     batch::{Claim, Full, Job, Outcome, Place},
-    cache::{Cache, Hit, Operation},
+    cache::{Hit, Operation},
     cpu_pool::CpuPool,
-    flight::{Ask, Interest, Joined, Landed, Lead, Origin, Seat, Stages, Take, Wanted},
+    error::Error,
+    fetch::{Held, URL_FIELD},
+    flight::{Ask, Interest, Joined, Landed, Lead, Origin, Seat, Stages, Wanted},
     input::{Class, Input},
     key::CacheKey,
     metrics::{ModelMetrics, Source, Stage},
+    model::{engine::Row, preparer::Prepared},
     served::Runtime,
     trace::{self, Trace},
 };
@@ -35,6 +43,8 @@ struct Led {
     place: Place,
     input: Input,
     disk: Duration,
+    /// What an image holds that was fetched; its file is the input by now.
+    held: Option<Held>,
 }
 
 /// What all flights of a call share.
@@ -44,6 +54,7 @@ struct Course {
     runtime: Arc<Runtime>,
     prefix: Arc<str>,
     metrics: ModelMetrics,
+    normalization: Normalization,
     terms: Terms,
     trace: Trace,
 }
@@ -55,14 +66,6 @@ struct Boarding<'a> {
     began: Instant,
     operation: &'a Arc<Operation>,
     refused: Option<Full>,
-}
-
-/// A row in the queue.
-struct RowClaim {
-    lead: Lead,
-    cache: Arc<Cache>,
-    stages: Stages,
-    trace: Trace,
 }
 
 /// Joins or leads a flight for each miss. What finds no place in the queue is given back.
@@ -109,8 +112,8 @@ fn land_late(call: &Call<'_>, led: Led) -> Option<Led> {
     let Some(Hit { entry, age_ms, is_stale }) = hit else { return Some(led) };
     let origin = Origin::Found { source: Source::HitMemory, age_ms, is_stale };
     let landed = Landed { entry, origin, stages: Stages::default() };
-    let Led { lead, place, input, disk } = led;
-    lead.land_found(landed).map(|lead| Led { lead, place, input, disk })
+    let Led { lead, place, input, disk, held } = led;
+    lead.land_found(landed).map(|lead| Led { lead, place, input, disk, held })
 }
 
 /// Why a call leads no flight: what waits already takes longer than it has time. Who takes the default vector in the end
@@ -132,13 +135,17 @@ fn board(
     let counts = |flown: &Operation| runtime.cache.counts(flown, &key);
     let reserve = || match refused {
         Some(full) => Err(full),
-        None => runtime.batcher.reserve(interest.class, input.size()),
+        None => {
+            let bytes = runtime.preparer.waiting_bytes(&input);
+            runtime.batcher.reserve(interest.class, bytes)
+        }
     };
     let joined = runtime.flights.join(Ask { key, interest, began, operation }, counts, reserve)?;
     Ok(match joined {
         Joined::Leads(seat, lead, place) => {
             // Out of its frame, of which it would hold all until it is computed.
-            (seat, Some(Led { lead, place, input: input.detached(), disk: Duration::ZERO }))
+            let (input, disk) = (input.detached(), Duration::ZERO);
+            (seat, Some(Led { lead, place, input, disk, held: None }))
         }
         Joined::Follows(seat) => (seat, None),
     })
@@ -169,6 +176,7 @@ impl Course {
             runtime: Arc::clone(call.runtime),
             prefix: call.prefix.into(),
             metrics: call.model.metrics.clone(),
+            normalization: call.model.contract.serving.output.normalization,
             terms: call.terms,
             trace: call.trace.clone(),
         }
@@ -198,11 +206,11 @@ impl Course {
     /// Lands what was found; what is stale is computed anew by a flight behind it, if there is none already. Gives what is to
     /// be computed.
     fn land_found(&self, led: Led, Hit { entry, age_ms, is_stale }: Hit) -> Option<Led> {
-        let Led { lead, place, input, disk } = led;
+        let Led { lead, place, input, disk, held } = led;
         let (key, stages) = (*lead.key(), Stages { disk, ..Stages::default() });
         let origin = Origin::Found { source: Source::HitDisk, age_ms, is_stale };
         if let Some(lead) = lead.land_found(Landed { entry, origin, stages }) {
-            return Some(Led { lead, place, input, disk });
+            return Some(Led { lead, place, input, disk, held });
         }
         drop(place);
         if !is_stale || !self.terms.refreshes() {
@@ -229,12 +237,15 @@ impl Course {
         led
     }
 
-    /// Prepares inputs on the pool, those first that somebody waits for.
+    /// Prepares inputs on the pool, those first that somebody waits for; what is to be fetched is fetched before.
     fn prepare(&self, led: Vec<Led>) {
         let mut by_class = [Vec::new(), Vec::new()];
         for led in led {
             led.lead.set_computes();
-            if let Some(class) = self.wanted(&led.lead) {
+            let Some(class) = self.wanted(&led.lead) else { continue };
+            if let Input::ImageUrl(url) = &led.input {
+                self.fetch(class, url.clone(), led);
+            } else {
                 by_class[class as usize].push(led);
             }
         }
@@ -279,27 +290,62 @@ impl Course {
 
     /// Prepares one input and queues it.
     fn queue(&self, led: Led) {
-        let Led { lead, place, input, disk } = led;
+        let Led { lead, place, input, disk, held } = led;
         if self.wanted(&lead).is_none() {
             return;
         }
         let begun = Instant::now();
-        let row = match self.runtime.preparer.prepare(&self.prefix, &input) {
-            Ok(row) => row,
-            Err(error) => return lead.land(Err(error)),
+        let prepared = match self.runtime.preparer.prepare(&self.prefix, &input) {
+            Ok(prepared) => prepared,
+            Err(error) if held.is_some() => {
+                return self.fail(lead, error.of_other_field(URL_FIELD));
+            }
+            Err(error) => return self.fail(lead, error),
         };
-        let preprocess = begun.elapsed();
-        self.metrics.stage(Stage::Preprocess, preprocess.as_secs_f64());
+        self.metrics.stage(Stage::Preprocess, begun.elapsed().as_secs_f64());
+        let preprocess = begun.elapsed() + held.map_or(Duration::ZERO, |held| held.took);
         let stages = Stages { disk, preprocess, ..Stages::default() };
         let (cache, trace) = (Arc::clone(&self.runtime.cache), self.trace.clone());
-        let claim = Box::new(RowClaim { lead, cache, stages, trace });
+        let Prepared { rows, unknown_category } = prepared;
+        self.submit(place, rows, RowClaim { lead, cache, stages, trace, unknown_category });
+    }
+
+    /// Queues the rows of an input, each in a place of its own: all of them, or none where there is no room for all.
+    fn submit(&self, place: Place, rows: Vec<Row>, claim: RowClaim) {
         let class = place.class();
-        if let Err((full, job)) = self.runtime.batcher.submit(place, Job { row, claim }) {
-            self.refused(class, 1);
-            let (queued, ran) = (Duration::ZERO, Duration::ZERO);
-            let wait = self.runtime.batcher.wait(self.terms.class) / 2;
-            job.claim.complete(Outcome { result: Err(error(full, wait)), queued, ran });
+        let batcher = &self.runtime.batcher;
+        let more = rows.iter().skip(1).map(|row| batcher.reserve(class, size_of_val(row.tokens())));
+        let more = match more.collect::<Result<Vec<Place>, Full>>() {
+            Ok(more) => more,
+            Err(full) => {
+                drop(place);
+                return self.turn_away(class, full, Box::new(claim));
+            }
+        };
+        let places = iter::once(place).chain(more);
+        let claims = claim.split(rows.len(), self.normalization);
+        for ((place, row), claim) in places.zip(rows).zip(claims) {
+            if let Err((full, job)) = batcher.submit(place, Job { row, claim }) {
+                // With the first that finds no room the input has failed, and nobody wants its other rows.
+                return self.turn_away(class, full, job.claim);
+            }
         }
+    }
+
+    /// Lands a failure, which is remembered where it is for good.
+    fn fail(&self, lead: Lead, error: Error) {
+        if lead.is_stored() {
+            self.runtime.cache.fail(&lead.operation(), *lead.key(), &error);
+        }
+        lead.land(Err(error));
+    }
+
+    /// Lands what finds no room.
+    fn turn_away(&self, class: Class, full: Full, claim: Box<dyn Claim>) {
+        self.refused(class, 1);
+        let (queued, ran) = (Duration::ZERO, Duration::ZERO);
+        let wait = self.runtime.batcher.wait(self.terms.class) / 2;
+        claim.complete(Outcome { result: Err(error(full, wait)), queued, ran });
     }
 
     /// The class in which a flight is wanted; one that nobody wants has ended.
@@ -312,36 +358,5 @@ impl Course {
                 None
             }
         }
-    }
-}
-
-// === impl RowClaim ===
-
-impl Claim for RowClaim {
-    fn take(&self, class: Class) -> Take {
-        self.lead.take(class)
-    }
-
-    fn wanted(&self) -> Wanted {
-        self.lead.wanted()
-    }
-
-    fn trace(&self) -> Trace {
-        self.trace.clone()
-    }
-
-    fn complete(self: Box<Self>, outcome: Outcome) {
-        let RowClaim { lead, cache, stages, trace: _ } = *self;
-        let Outcome { result, queued, ran } = outcome;
-        let landing = result.map(|embedding| {
-            let operation = lead.operation();
-            let entry = operation.entry(&embedding);
-            if lead.is_stored() {
-                cache.fill(&operation, *lead.key(), entry.clone());
-            }
-            let stages = Stages { queue: queued, inference: ran, ..stages };
-            Landed { entry, origin: Origin::Computed, stages }
-        });
-        lead.land(landing);
     }
 }

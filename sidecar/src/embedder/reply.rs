@@ -33,6 +33,10 @@ pub struct EmbeddedItem {
     pub tokens: u32,
     /// Whether the text was cut.
     pub truncated: bool,
+    /// How many windows of the text were averaged; 0 or 1: it was not split.
+    pub chunks: u32,
+    /// Whether the row of unknown ids answered.
+    pub unknown_category: bool,
 }
 
 /// How long a call's stages took, of the slowest item each.

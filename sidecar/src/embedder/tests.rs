@@ -2,6 +2,7 @@
 
 mod model;
 mod races;
+mod windows;
 
 use std::{collections::BTreeMap, path::Path, sync::mpsc::Sender, time::Duration};
 
@@ -26,6 +27,7 @@ use crate::{
         engine::{Engine, Row, RowData, Threads},
         preparer::Preparer,
         test_support,
+        tokenizer::Tokenizer,
     },
 };
 
@@ -38,6 +40,11 @@ const TICK: Duration = Duration::from_millis(2);
 const ITEM: f32 = 7.0;
 /// An item that keeps the one worker busy.
 const BUSY: f32 = 1.0;
+/// The vendored tokenizer's id of the word with which the text begins that models are measured by.
+const MEASURED: u32 = 1037;
+/// A word whose rows have no vector, and its id.
+const BROKEN_WORD: &str = "bad";
+const BROKEN: u32 = 2919;
 
 /// Gives an item's value and the number of the run as its vector; waits while the gate is shut for it.
 #[derive(Clone)]
@@ -97,15 +104,26 @@ impl Gate {
 impl Engine for Obedient {
     fn run(&mut self, rows: &[&Row], _: Threads) -> Result<Vec<Result<Embedding, Error>>, Error> {
         let one = |row: &&Row| {
-            let RowData::Tensor(bytes) = &row.data else { panic!("it is given tensors") };
-            let value = Vector::from_le_bytes(bytes.clone()).values().next().expect("a value");
+            let (value, tokens) = match &row.data {
+                RowData::Tensor(bytes) => {
+                    let value = Vector::from_le_bytes(bytes.clone()).values().next();
+                    (value.expect("a value"), 0)
+                }
+                RowData::Tokens(ids) if ids.contains(&BROKEN) => {
+                    return Ok(Err(Error::new(ErrorKind::NotFinite, "it has no vector")));
+                }
+                // Rows of the text that models are measured by, and its first token alone.
+                RowData::Tokens(ids) if ids.len() < 3 || ids.contains(&MEASURED) => (0.0, 0),
+                RowData::Tokens(ids) => (ITEM, u32::try_from(ids.len()).expect("few")),
+                RowData::Index(_) => panic!("it is given texts or tensors"),
+            };
             if value == 0.0 {
                 // A row that is measured; nothing is to be known.
                 return Err(Error::new(ErrorKind::Inference, "not to be measured"));
             }
             #[expect(clippy::cast_precision_loss, reason = "tests have few runs")]
             let vector = Vector::from_values(&[value, self.0.enter(value) as f32]);
-            Ok(Ok(Embedding { vector, tokens: 0, truncated: false }))
+            Ok(Ok(Embedding { vector, tokens, truncated: false }))
         };
         rows.iter().map(one).collect()
     }
@@ -161,15 +179,21 @@ impl Fixture {
         let (policy, metrics) = (Arc::clone(&model.policy), model.metrics.clone());
         let cache = Cache::open(config, policy, clock.clone(), metrics.cache.clone()).await;
         assert_eq!(cache.has_disk(), serving.cache.mode == CacheMode::MemoryAndDisk);
-        let ModelInput::Tensor(input) = &serving.input else { panic!("it takes tensors") };
-        let preparer = Preparer::of_tensors(input);
+        let preparer = match &serving.input {
+            ModelInput::Tensor(input) => Preparer::of_tensors(input),
+            ModelInput::Text(input) => {
+                let tokenizer = Tokenizer::load(test_support::TINY_TOKENIZER, input);
+                Preparer::Text(Box::new(tokenizer.expect("it is vendored")))
+            }
+            other => panic!("{other:?}"),
+        };
         let gate = Arc::<Gate>::default();
-        let config =
-            BatcherConfig { workers: NonZeroUsize::MIN, batching: serving.batching, longest: 1 };
+        let (workers, longest) = (NonZeroUsize::MIN, preparer.longest());
+        let config = BatcherConfig { workers, batching: serving.batching, longest };
         let engine = Box::new(Obedient(Arc::clone(&gate)));
         let batcher = Batcher::start(engine, config, |length| preparer.sample(length), metrics);
         let (batcher, flights) = (batcher.expect("a thread"), Arc::<Flights>::default());
-        model.start(Runtime { preparer, batcher, cache, flights });
+        model.start(Runtime { fetcher: None, preparer, batcher, cache, flights });
         let embedder = Embedder::new(NonZeroUsize::MIN, clock).expect("a thread");
         Fixture { embedder, model: Arc::new(model), gate }
     }

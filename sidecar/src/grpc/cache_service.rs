@@ -63,7 +63,7 @@ impl Caches {
         match message.scope {
             Some(Scope::All(true)) => cache.invalidate_all(before_ms).await?,
             Some(Scope::Items(items)) => {
-                let model = Arc::clone(model);
+                let model = Arc::clone(&model);
                 let keys = self.pool.run(move || keys(&model, items.items)).await??;
                 // It goes on when the caller leaves: what it began must be completed, or its rules would stay.
                 let cache = Arc::clone(cache);
@@ -110,7 +110,7 @@ fn keys(model: &ServedModel, items: Vec<Item>) -> Result<Vec<CacheKey>, Error> {
         iter::once("").chain(prompts.iter().map(|prompt| prompt.prefix.as_str())).collect();
     let mut keys = Vec::new();
     for input in validate::items(model.input(), items) {
-        let input = input?;
+        let input = model.canonical(input?);
         let of = |prefix: &&str| CacheKey::of_input(&model.space, prefix, &input);
         keys.extend(prefixes.iter().map(of));
     }

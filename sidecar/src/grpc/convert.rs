@@ -9,8 +9,9 @@ use super::status;
 use crate::{
     embedder::{EmbeddedItem, Reply, Timings},
     error::Error,
+    fetch::URL_FIELD,
     metrics::Source,
-    model::{load::State, tokenizer::TEXT_FIELD},
+    model::{image::IMAGE_FIELD, load::State, tokenizer::TEXT_FIELD},
     pb::server as pb,
     served::ServedModel,
 };
@@ -45,11 +46,11 @@ pub(super) fn reply(
     })
 }
 
-/// Below the edge a text does not know its place in the request; the failure that leaves names it.
+/// Below the edge a text or an image does not know its place in the request; the failure that leaves names it.
 fn place_failures(reply: &mut Reply) {
     for (index, item) in reply.items.iter_mut().enumerate() {
         if let Err(error) = item
-            && error.field == TEXT_FIELD
+            && [TEXT_FIELD, IMAGE_FIELD, URL_FIELD].contains(&error.field.as_str())
         {
             *error = error.clone().below(&format!("items[{index}]"));
         }
@@ -73,6 +74,8 @@ fn result(item: Result<EmbeddedItem, Error>, with_vector: bool) -> pb::ItemResul
             age_ms: item.age_ms,
             tokens: item.tokens,
             truncated: item.truncated,
+            chunks: item.chunks,
+            unknown_category: item.unknown_category,
             ..Default::default()
         },
         Err(error) => pb::ItemResult { error: Some(item_error(&error)), ..Default::default() },
@@ -147,6 +150,7 @@ fn state(state: State) -> pb::ModelState {
         State::Verifying => pb::ModelState::Verifying,
         State::Loading => pb::ModelState::Loading,
         State::Warming => pb::ModelState::Warming,
+        State::SelfTest => pb::ModelState::SelfTest,
         State::Ready => pb::ModelState::Ready,
         State::Failed => pb::ModelState::Failed,
     }

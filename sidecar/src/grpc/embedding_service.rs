@@ -60,7 +60,8 @@ impl Embeddings {
     ) -> Result<EmbedResponse, Error> {
         let model = self.models.get(&message.model)?;
         trace.describe(model.name(), message.items.len());
-        let answer = self.answer(model, message, (timeout, trace)).await;
+        // The whole call is answered by this one, whatever takes its place meanwhile.
+        let answer = self.answer(&model, message, (timeout, trace)).await;
         match &answer {
             Ok(_) => model.metrics.request_answered(),
             Err(error) => model.metrics.request_failed(error.kind),
@@ -117,14 +118,14 @@ impl EmbeddingService for Embeddings {
     ) -> Result<Response<GetModelResponse>, Status> {
         let name = request.into_inner().model;
         let model = self.models.get(&name).map_err(|error| status::of(&error))?;
-        Ok(Response::new(GetModelResponse { model: Some(convert::model(model)) }))
+        Ok(Response::new(GetModelResponse { model: Some(convert::model(&model)) }))
     }
 
     async fn list_models(
         &self,
         _: Request<ListModelsRequest>,
     ) -> Result<Response<ListModelsResponse>, Status> {
-        let models: Vec<pb::Model> = self.models.iter().map(|m| convert::model(m)).collect();
+        let models: Vec<pb::Model> = self.models.iter().map(|m| convert::model(&m)).collect();
         Ok(Response::new(ListModelsResponse { models }))
     }
 }

@@ -156,10 +156,20 @@ fn fit(model: &ServedModel, given: &[Item], items: &[input::Item]) {
                 assert_eq!(text.as_str().as_bytes(), bytes);
                 assert!((1..=serving.max_item_bytes()).contains(&(bytes.len() as u64)));
             }
+            (Ok(Input::Image(image)), Some(Given::Image(bytes))) => {
+                assert!(matches!(model.input(), Takes::Image(_)));
+                assert_eq!(image.as_bytes(), bytes);
+                assert!((1..=serving.max_item_bytes()).contains(&(bytes.len() as u64)));
+            }
             (Ok(Input::Tensor(tensor)), Some(Given::Tensor(given))) => {
                 assert!(matches!(model.input(), Takes::Tensor(_)));
                 assert_eq!(tensor.as_bytes().len() as u64, serving.max_item_bytes());
                 assert!(given.data.is_empty() != given.float_values.is_empty());
+            }
+            (Ok(Input::Category(category)), Some(Given::Category(id))) => {
+                assert!(matches!(model.input(), Takes::Categorical(_)));
+                assert_eq!(category.as_bytes(), id);
+                assert!((1..=serving.max_item_bytes()).contains(&(id.len() as u64)));
             }
             (Ok(_), given) => panic!("{given:?} became something else"),
             (Err(error), _) => {

@@ -52,7 +52,7 @@ impl Health {
         }
         let models = self.models.clone();
         for model in models.iter() {
-            let serving = answers(model) && !self.readiness.is_draining();
+            let serving = answers(&model) && !self.readiness.is_draining();
             self.say_of(model.name(), serving).await;
         }
     }

@@ -25,6 +25,8 @@ pub fn code(kind: ErrorKind) -> Code {
         | ErrorKind::TextEmpty
         | ErrorKind::TextTooLong
         | ErrorKind::TextNotUtf8
+        | ErrorKind::ImageUndecodable
+        | ErrorKind::UrlFailed
         | ErrorKind::Shape
         | ErrorKind::Dimensions
         | ErrorKind::Malformed => Code::InvalidArgument,
@@ -33,9 +35,12 @@ pub fn code(kind: ErrorKind) -> Code {
             Code::ResourceExhausted
         }
         ErrorKind::DeadlineExceeded => Code::DeadlineExceeded,
-        ErrorKind::Draining | ErrorKind::ModelNotReady | ErrorKind::WorkerLost => Code::Unavailable,
+        ErrorKind::Draining
+        | ErrorKind::ModelNotReady
+        | ErrorKind::WorkerLost
+        | ErrorKind::UrlUnavailable => Code::Unavailable,
         ErrorKind::Unauthenticated => Code::Unauthenticated,
-        ErrorKind::InvalidationOff => Code::PermissionDenied,
+        ErrorKind::InvalidationOff | ErrorKind::UrlNotAllowed => Code::PermissionDenied,
         ErrorKind::NotFinite | ErrorKind::Inference | ErrorKind::NotDurable => Code::Internal,
     }
 }

@@ -72,8 +72,9 @@ impl Settings {
 // === free functions ===
 
 pub(super) async fn get(State(admin): State<Admin>) -> Json<Value> {
-    let policies: Vec<_> = admin.models.iter().map(|model| model.policy.load()).collect();
-    let models = admin.models.iter().zip(&policies).map(|(model, policy)| Model {
+    let served: Vec<_> = admin.models.iter().collect();
+    let policies: Vec<_> = served.iter().map(|model| model.policy.load()).collect();
+    let models = served.iter().zip(&policies).map(|(model, policy)| Model {
         serving: &model.contract.serving,
         policy: policy.cache.clone(),
         policy_hash: policy.hash.clone(),

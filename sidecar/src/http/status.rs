@@ -1,16 +1,16 @@
 //! `/status`: what the process serves and how it is, as JSON. The operator and people read it.
 
 use embark_crds::contract::report::{
-    CacheReport, CostReport, DiskReport, DiskState, EndpointReport, MemoryReport, ModelReport,
-    QueueReport, RecentReport, Report,
+    CacheReport, CostReport, DiskReport, DiskState, EndpointReport, MemoryReport, MergingReport,
+    ModelReport, ModelState, NextReport, QueueReport, RecentReport, Report,
 };
 
 use super::Admin;
 use crate::{
-    batch::costs::Measured,
+    batch::{Batcher, costs::Measured},
     cache::{self, CacheStatus},
     metrics::Answered,
-    served::ServedModel,
+    served::{Next, ServedModel},
 };
 
 /// What there is to say now.
@@ -26,7 +26,7 @@ pub(super) fn report(admin: &Admin) -> Report {
             token: admin.secrets.tokens.is_some(),
             message: admin.secrets.trouble(),
         },
-        models: admin.models.iter().map(|model| of_model(model)).collect(),
+        models: admin.models.iter().map(|model| of_model(&model)).collect(),
     }
 }
 
@@ -42,6 +42,8 @@ fn of_model(model: &ServedModel) -> ModelReport {
         dimensions: serving.output.dimensions.get(),
         policy_hash: model.policy.load().hash.clone(),
         queue: of_queue(model),
+        merging: model.runtime().ok().and_then(|runtime| of_merging(&runtime.batcher)),
+        next: model.next().map(|next| of_next(&next)),
         cache: model.runtime().ok().map(|runtime| of_cache(model, runtime.cache.status())),
     }
 }
@@ -70,6 +72,42 @@ fn of_queue(model: &ServedModel) -> QueueReport {
 fn of_cost(Measured { rows, length, took }: Measured) -> CostReport {
     let microseconds = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     CostReport { rows, length, microseconds }
+}
+
+fn of_merging(batcher: &Batcher) -> Option<MergingReport> {
+    let together = batcher.together()?;
+    // 1 − cosine is 0 to 2.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "at most 2,000,000"
+    )]
+    let ppm = |difference: f64| (difference * 1e6).round() as u32;
+    Some(MergingReport {
+        padded_difference_ppm: ppm(together.padded),
+        equal_difference_ppm: ppm(together.equal),
+        equal_lengths_only: !batcher.mixes_lengths(),
+    })
+}
+
+fn of_next(next: &Next) -> NextReport {
+    match next {
+        Next::Refused(sentence) => NextReport {
+            state: ModelState::Failed,
+            message: sentence.clone(),
+            space_id: String::new(),
+            model_digest: String::new(),
+        },
+        Next::Version(model) => {
+            let progress = model.progress().borrow().clone();
+            NextReport {
+                state: progress.state.reported(),
+                message: progress.message,
+                space_id: model.space.to_string(),
+                model_digest: model.contract.serving.model.sha256.to_string(),
+            }
+        }
+    }
 }
 
 fn of_recent(answered: Answered) -> RecentReport {

@@ -18,8 +18,10 @@ pub struct Row {
 pub enum RowData {
     /// Token ids, special ones included; at least one, at most the model's `maxTokens`.
     Tokens(Vec<u32>),
-    /// A tensor of the model's shape, little-endian and row-major.
+    /// A tensor of the model's shape, or an image as one, little-endian and row-major.
     Tensor(Bytes),
+    /// The row of a category in the model's table.
+    Index(u32),
 }
 
 /// How many threads a run may use.
@@ -68,7 +70,7 @@ impl Row {
     pub fn tokens(&self) -> &[u32] {
         match &self.data {
             RowData::Tokens(ids) => ids,
-            RowData::Tensor(_) => &[],
+            RowData::Tensor(_) | RowData::Index(_) => &[],
         }
     }
 }

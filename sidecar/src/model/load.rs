@@ -3,7 +3,9 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use embark_crds::contract::{Input, ServingConfig, TensorInput, TextInput, report::ModelState};
+use embark_crds::contract::{
+    ImageInput, Input, ServingConfig, TensorInput, TextInput, report::ModelState,
+};
 use tokio::sync::oneshot;
 use tracing::info;
 
@@ -12,9 +14,10 @@ use super::{
     engine::Engine,
     preparer::Preparer,
     refusal::{Refusal, contained},
-    support,
+    stages::{Stages, timed},
     tokenizer::Tokenizer,
     tract::{self, Takes},
+    vocabulary::{VOCABULARY, Vocabulary},
 };
 
 /// The most time that parsing, optimising and trying out may take.
@@ -26,7 +29,12 @@ pub struct LoadedModel {
     pub preparer: Preparer,
     /// Makes vectors of rows; fork it for another thread.
     pub engine: Box<dyn Engine>,
+    /// What it was spent on.
+    pub stages: Stages,
 }
+
+/// Whether a model's file of so many bytes may be loaded.
+pub type Admit = Arc<dyn Fn(u64) -> Result<(), Refusal> + Send + Sync>;
 
 /// How far a model is. The states follow each other in this order, and [`State::Failed`] may follow any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +54,8 @@ pub enum State {
     Loading,
     /// The model is being tried out.
     Warming,
+    /// Its checks are made.
+    SelfTest,
     /// It can be run.
     Ready,
     /// It is not served.
@@ -68,12 +78,15 @@ struct Files {
     serving: ServingConfig,
     reads: Reads,
     model: Bytes,
+    stages: Stages,
 }
 
 /// What goes into a model, and the file that reads it.
 enum Reads {
     Text(TextInput, Bytes),
+    Image(ImageInput),
     Tensor(TensorInput),
+    Category(Bytes),
 }
 
 /// Told of every state.
@@ -89,8 +102,20 @@ pub async fn load(
     base: &Path,
     on_state: impl Fn(State) + Send + Sync + 'static,
 ) -> Result<LoadedModel, LoadError> {
+    load_admitted((serving, artifacts, base), Arc::new(|_| Ok(())), on_state).await
+}
+
+/// The same, of a file whose size is asked about before it is parsed.
+///
+/// # Errors
+/// As above, or it may not be loaded.
+pub async fn load_admitted(
+    (serving, artifacts, base): (&ServingConfig, &ArtifactStore, &Path),
+    admit: Admit,
+    on_state: impl Fn(State) + Send + Sync + 'static,
+) -> Result<LoadedModel, LoadError> {
     let on_state: OnState = Arc::new(on_state);
-    let result = load_in_steps(serving, artifacts, base, &on_state).await;
+    let result = load_in_steps((serving, artifacts, base), admit, &on_state).await;
     on_state(if result.is_ok() { State::Ready } else { State::Failed });
     result
 }
@@ -106,6 +131,7 @@ impl State {
             State::Verifying => ModelState::Verifying,
             State::Loading => ModelState::Loading,
             State::Warming => ModelState::Warming,
+            State::SelfTest => ModelState::SelfTest,
             State::Ready => ModelState::Ready,
             State::Failed => ModelState::Failed,
         }
@@ -126,37 +152,48 @@ impl LoadError {
 impl Files {
     fn load(self, on_state: &OnState) -> Result<LoadedModel, Refusal> {
         on_state(State::Loading);
-        let Files { serving, reads, model } = self;
-        let engine = |takes| -> Result<Box<dyn Engine>, Refusal> {
-            let engine = tract::load(model, &serving, takes)?;
+        let Files { serving, reads, model, mut stages } = self;
+        let engine = |takes, stages: &mut Stages| -> Result<Box<dyn Engine>, Refusal> {
+            let engine = tract::load(model, &serving, takes, stages)?;
             on_state(State::Warming);
-            engine.probe()?;
+            timed(&mut stages.probe, || engine.probe())?;
             Ok(Box::new(engine))
         };
-        match reads {
+        let (preparer, engine) = match reads {
             Reads::Text(input, file) => {
-                let tokenizer = Tokenizer::load(&file, &input)?;
+                let tokenizer = timed(&mut stages.check, || Tokenizer::load(&file, &input))?;
                 drop(file);
-                let engine = engine(Takes::Text { input: &input, tokenizer: tokenizer.facts() })?;
-                Ok(LoadedModel { preparer: Preparer::Text(Box::new(tokenizer)), engine })
+                let takes = Takes::Text { input: &input, tokenizer: tokenizer.facts() };
+                let engine = engine(takes, &mut stages)?;
+                (Preparer::Text(Box::new(tokenizer)), engine)
+            }
+            Reads::Image(input) => {
+                let engine = engine(Takes::Image(&input), &mut stages)?;
+                (Preparer::of_images(&input), engine)
             }
             Reads::Tensor(input) => {
-                let engine = engine(Takes::Tensor(&input))?;
-                Ok(LoadedModel { preparer: Preparer::of_tensors(&input), engine })
+                let engine = engine(Takes::Tensor(&input), &mut stages)?;
+                (Preparer::of_tensors(&input), engine)
             }
-        }
+            Reads::Category(file) => {
+                let vocabulary = timed(&mut stages.check, || Vocabulary::load(file))?;
+                let engine = engine(Takes::Category(vocabulary.len()), &mut stages)?;
+                (Preparer::Category(Box::new(vocabulary)), engine)
+            }
+        };
+        Ok(LoadedModel { preparer, engine, stages })
     }
 }
 
 // === free functions ===
 
 async fn load_in_steps(
-    serving: &ServingConfig,
-    artifacts: &ArtifactStore,
-    base: &Path,
+    (serving, artifacts, base): (&ServingConfig, &ArtifactStore, &Path),
+    admit: Admit,
     on_state: &OnState,
 ) -> Result<LoadedModel, LoadError> {
     on_state(State::Pending);
+    let began = tokio::time::Instant::now();
     let progress = |progress| {
         on_state(match progress {
             Progress::Fetching { bytes, total } => State::Fetching { bytes, total },
@@ -173,20 +210,27 @@ async fn load_in_steps(
             let file = artifacts.fetch(&tokenizer).await.map_err(LoadError::Fetch)?;
             Reads::Text(text.clone(), file)
         }
+        Input::Image(image) => Reads::Image(image.clone()),
         Input::Tensor(tensor) => Reads::Tensor(tensor.clone()),
-        Input::Image(_) | Input::Categorical(_) => {
-            let refusal = Refusal::new("spec.input", support::OTHER_INPUT);
-            return Err(LoadError::Refused(refusal));
+        Input::Categorical(categorical) => {
+            let vocabulary = request(&categorical.vocabulary, VOCABULARY);
+            Reads::Category(artifacts.fetch(&vocabulary).await.map_err(LoadError::Fetch)?)
         }
     };
     let model = request(&serving.model, "spec.model.source");
     let model = artifacts.fetch(&model).await.map_err(LoadError::Fetch)?;
-    let files = Files { serving: serving.clone(), reads, model };
-    on_own_thread(files, on_state.clone()).await.map_err(LoadError::Refused)
+    admit(model.len() as u64).map_err(LoadError::Refused)?;
+    let stages = Stages { fetch: began.elapsed(), ..Stages::default() };
+    let files = Files { serving: serving.clone(), reads, model, stages };
+    on_own_thread((files, admit), on_state.clone()).await.map_err(LoadError::Refused)
 }
 
 /// Parses on a thread of its own: parsers and optimisers recurse, and a stack that overflows ends the process.
-async fn on_own_thread(files: Files, on_state: OnState) -> Result<LoadedModel, Refusal> {
+/// What it was admitted by is kept as long as the thread runs, which nothing ends early.
+async fn on_own_thread(
+    (files, admit): (Files, Admit),
+    on_state: OnState,
+) -> Result<LoadedModel, Refusal> {
     let refuse = |why: String| Refusal::new("spec.model.source", why);
     let name = files.serving.name.clone();
     let (sender, receiver) = oneshot::channel();
@@ -198,6 +242,7 @@ async fn on_own_thread(files: Files, on_state: OnState) -> Result<LoadedModel, R
         });
         // Nobody waits any more when it took too long.
         let _ = sender.send(loaded);
+        drop(admit);
     };
     std::thread::Builder::new()
         .name("embark-load".to_owned())

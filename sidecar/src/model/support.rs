@@ -1,18 +1,9 @@
-//! What a contract may ask for that is not built yet. It is refused by name, never ignored; a default is never refused.
+//! What a good contract may ask for that this process cannot give: a queue that holds what a text becomes, certificates and
+//! tokens that it was not started with. It is refused by name, never ignored; a default is never refused.
 
-use std::time::Duration;
+use embark_crds::contract::{Artifact, Batching, Contract, Input, Overlong, TextInput, cost};
 
-use embark_crds::contract::{
-    Artifact, Contract, Input, Location, Overlong, ServingConfig, TensorDtype,
-};
-
-use super::{
-    artifact::{FetchCause, missing_builtin},
-    refusal::Refusal,
-};
-
-/// What is said of an input that is not served yet.
-pub(super) const OTHER_INPUT: &str = "is not supported yet; supported: text, tensor";
+use super::{artifact::missing_builtin, refusal::Refusal, tokenizer::MAX_WINDOWS};
 
 /// How the process lets callers in, which a model may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +28,7 @@ impl Offered {
 /// Every part of the contract that this sidecar does not serve yet, or this process does not offer; empty: it serves all
 /// of it.
 pub fn unsupported(contract: &Contract, offered: Offered) -> Vec<Refusal> {
-    let mut refusals = unsupported_artifacts(&contract.serving);
+    let mut refusals = Vec::new();
     let mut refuse = |asked: bool, field: &str, sentence: &str| {
         if asked {
             refusals.push(Refusal::new(field, sentence));
@@ -46,22 +37,12 @@ pub fn unsupported(contract: &Contract, offered: Offered) -> Vec<Refusal> {
     let serving = &contract.serving;
     match &serving.input {
         Input::Text(text) => {
-            let overlong = match text.overlong {
-                Overlong::Truncate => "",
-                Overlong::Reject => "Reject is not supported yet; supported: Truncate",
-                Overlong::Chunk => "Chunk is not supported yet; supported: Truncate",
-            };
-            refuse(!overlong.is_empty(), "spec.input.text.overlong", overlong);
+            for (field, sentence) in no_room_for_windows(text, &serving.batching) {
+                refuse(true, field, &sentence);
+            }
         }
-        Input::Tensor(tensor) => {
-            let other = tensor.dtype != TensorDtype::Float32;
-            let sentence = format!("{:?} is not supported yet; supported: Float32", tensor.dtype);
-            refuse(other, "spec.input.tensor.dtype", &sentence);
-        }
-        Input::Image(_) => refuse(true, "spec.input.image", OTHER_INPUT),
-        Input::Categorical(_) => refuse(true, "spec.input.categorical", OTHER_INPUT),
+        Input::Image(_) | Input::Tensor(_) | Input::Categorical(_) => {}
     }
-    refuse(!serving.self_test.is_empty(), "spec.selfTest", "is not supported yet; leave it out");
     if let Some(asked) = &serving.endpoint {
         let lacks = "is asked for, and the server has none; give it";
         for (asked, offered, field, argument) in [
@@ -77,10 +58,6 @@ pub fn unsupported(contract: &Contract, offered: Offered) -> Vec<Refusal> {
             refuse(asked && !offered, field, &format!("{lacks} {argument}"));
         }
     }
-
-    let policy = &contract.policy;
-    let only_zero = "is not supported yet; supported: 0s";
-    refuse(policy.negative_ttl > Duration::ZERO, "spec.cache.negativeTTL", only_zero);
     refusals
 }
 
@@ -90,32 +67,31 @@ pub fn missing_builtins(contract: &Contract) -> Vec<Refusal> {
         let why = missing_builtin(&artifact.location)?;
         Some(Refusal::new(format!("{field}.uri"), why.to_string()))
     };
-    artifacts(&contract.serving).filter_map(refusal).collect()
+    contract.serving.artifacts().filter_map(refusal).collect()
 }
 
-/// Artifacts whose source cannot be fetched from yet.
-fn unsupported_artifacts(serving: &ServingConfig) -> Vec<Refusal> {
-    artifacts(serving).flat_map(|(field, artifact)| unsupported_parts(field, artifact)).collect()
-}
-
-/// The artifacts and their fields. What a model of another input reads is not looked at: its input is refused.
-fn artifacts(serving: &ServingConfig) -> impl Iterator<Item = (&'static str, &Artifact)> {
-    let tokenizer = match &serving.input {
-        Input::Text(text) => Some(("spec.input.text.tokenizer", &text.tokenizer)),
-        _ => None,
+/// What of the queue is too small for the windows of one text, half of which is for what runs behind answers: such a text
+/// would be refused for ever.
+fn no_room_for_windows(text: &TextInput, batching: &Batching) -> Vec<(&'static str, String)> {
+    if text.overlong != Overlong::Chunk {
+        return Vec::new();
+    }
+    let windows = MAX_WINDOWS as u64;
+    let of_one = cost(1, text.max_tokens.into());
+    let bounds = [
+        ("spec.batching.queue.maxItems", batching.queue_max_items, windows * 2),
+        ("spec.batching.queue.maxTokens", batching.queue_max_tokens, windows * of_one * 2),
+    ];
+    let too_small = bounds.into_iter().filter(|(_, most, needed)| u64::from(*most) < *needed);
+    let refused = |(field, most, needed): (_, u32, u64)| {
+        let sentence = format!(
+            "{most}; with overlong: Chunk a text has up to {windows} rows of {} tokens, for which at least {needed} \
+             is needed",
+            text.max_tokens
+        );
+        (field, sentence)
     };
-    [("spec.model.source", &serving.model)].into_iter().chain(tokenizer)
-}
-
-fn unsupported_parts(field: &str, artifact: &Artifact) -> Vec<Refusal> {
-    let scheme = match &artifact.location {
-        Location::Builtin { .. } | Location::File { .. } | Location::Http { .. } => None,
-        other => Some(("uri", FetchCause::Scheme(other.scheme().to_owned()))),
-    };
-    let secret = artifact.has_secret.then_some(("secretRef", FetchCause::NotYet));
-    let bundle = artifact.has_ca_bundle.then_some(("caBundleRef", FetchCause::NotYet));
-    let refused = scheme.into_iter().chain(secret).chain(bundle);
-    refused.map(|(part, why)| Refusal::new(format!("{field}.{part}"), why.to_string())).collect()
+    too_small.map(refused).collect()
 }
 
 #[cfg(test)]

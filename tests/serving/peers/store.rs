@@ -17,8 +17,10 @@ use super::SAME;
 
 /// The folders of a cache's databases.
 fn databases(options: &Options) -> Vec<PathBuf> {
-    let entries = fs::read_dir(options.data.join("cache/tiny")).unwrap();
-    let folders = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
+    let inside = |folder: PathBuf| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    // A folder for each space.
+    let spaces = inside(options.data.join("cache/tiny"));
+    let folders = spaces.flat_map(inside).filter(|path| path.is_dir());
     folders.filter(|path| path.join("conf").exists()).collect()
 }
 

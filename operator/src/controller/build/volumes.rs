@@ -1,7 +1,7 @@
 //! What is mounted into the container that serves: what it reads, and the two folders that it may write.
 
 use embark_crds::contract::{
-    Artifact, CacheMode, Input, Location,
+    Artifact, CacheMode, Location,
     files::{ARTIFACTS_DIR, CACHE_DIR, DATA_DIR, MODELS_DIR, POLICY_DIR, SERVING_DIR},
 };
 use k8s_openapi::{
@@ -71,15 +71,10 @@ pub(super) fn quantity(bytes: u64) -> Quantity {
 /// Each of a model's two files, at most, and a new one beside it while it comes in.
 fn artifacts_bytes(model: &ValidatedModel) -> u64 {
     let serving = &model.contract.serving;
-    let input = match &serving.input {
-        Input::Text(text) => Some(&text.tokenizer),
-        Input::Categorical(categorical) => Some(&categorical.vocabulary),
-        Input::Image(_) | Input::Tensor(_) => None,
-    };
     let is_here = |artifact: &Artifact| {
         matches!(artifact.location, Location::Builtin { .. } | Location::Pvc { .. })
     };
-    if is_here(&serving.model) && input.is_none_or(is_here) {
+    if serving.artifacts().all(|(_, artifact)| is_here(artifact)) {
         return LEAST_BYTES;
     }
     round_up(serving.artifact_size_limit.saturating_mul(2))

@@ -178,7 +178,9 @@ fn pod(name: &str, state: ModelState, message: &str) -> PodView {
         dimensions: 4,
         policy_hash: String::new(),
         queue: QueueReport::default(),
+        merging: None,
         cache: None,
+        next: None,
     };
     PodView { name: name.to_owned(), trouble: None, report: Some(Ok(report)) }
 }

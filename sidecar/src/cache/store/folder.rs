@@ -21,6 +21,31 @@ const TRASH: &str = "trash-";
 #[derive(Clone, Debug)]
 pub(super) struct Folder(PathBuf);
 
+/// Deletes what is in a folder of caches, but for those of these names and those that are locked.
+pub fn discard_others(parent: &Path, names: &[String]) {
+    // No folder: nothing to delete.
+    let Ok(entries) = fs::read_dir(parent) else { return };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let is_kept = |name: &String| path.file_name().is_some_and(|own| own == name.as_str());
+        if names.iter().any(is_kept) {
+            continue;
+        }
+        let deleted = if path.is_dir() {
+            // Held until its file is gone: who opens it meanwhile finds another file, or none.
+            match Folder::new(path.clone()).lock() {
+                Ok(_lock) => remove(&path),
+                Err(StoreError::Locked) => continue,
+                Err(_) => remove(&path),
+            }
+        } else {
+            allow_missing(fs::remove_file(&path))
+        };
+        if let Err(error) = deleted {
+            tracing::warn!(folder = %path.display(), %error, "an old cache cannot be deleted");
+        }
+    }
+}
+
 // === impl Folder ===
 
 impl Folder {
@@ -216,6 +241,29 @@ mod tests {
         folder.discard(3).unwrap();
         assert_eq!((folder.databases().unwrap(), folder.bytes().unwrap()), (vec![12], 0));
         folder.discard(3).unwrap();
+    }
+
+    #[test]
+    fn caches_of_other_spaces_are_deleted_unless_somebody_has_them_open() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["kept", "open", "old"] {
+            fs::create_dir_all(dir.path().join(name).join("db-00000001")).unwrap();
+        }
+        fs::write(dir.path().join("meta.json"), "{}").unwrap();
+        let lock = Folder::new(dir.path().join("open")).lock().unwrap();
+        let left = || {
+            let names = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+            let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        let kept = ["kept".to_owned()];
+        discard_others(dir.path(), &kept);
+        assert_eq!(left(), ["kept", "open"]);
+        drop(lock);
+        discard_others(dir.path(), &kept);
+        assert_eq!(left(), ["kept"]);
+        discard_others(&dir.path().join("none"), &kept);
     }
 
     #[test]

@@ -21,23 +21,30 @@ fn contract(change: impl FnOnce(&mut CachePolicy)) -> Contract {
 fn watch(origin: Origin) -> Watch {
     let contract = contract(|_| {});
     let (base, unsupported) = (PathBuf::new(), Vec::new());
-    Watch::of(&ModelConfig { contract, base, origin, unsupported }).expect("it can be read again")
+    let model = ModelConfig { contract, base, origin, unsupported };
+    Watch::of(&model, Offered::ALL).expect("it can be read again")
 }
 
 fn mounted() -> Watch {
-    watch(Origin::Folder(PathBuf::from("policy")))
+    watch(Origin::Folder(PathBuf::from("quickstart")))
 }
 
 fn bytes(text: &str) -> Look {
     Look::Bytes(PathBuf::from("v1.json"), text.as_bytes().into())
 }
 
-fn policy(change: impl FnOnce(&mut CachePolicy)) -> Look {
-    bytes(&contract(change).policy_json())
+/// Both files of a folder, with a changed policy.
+fn policy(change: impl FnOnce(&mut CachePolicy)) -> [Look; 2] {
+    with_serving(bytes(&contract(change).policy_json()))
 }
 
-fn absent() -> Look {
-    Look::Absent("policy: is gone".to_owned())
+/// Something in the policy's place, beside the contract.
+fn with_serving(policy: Look) -> [Look; 2] {
+    [policy, bytes(&contract(|_| {}).serving_json())]
+}
+
+fn absent() -> [Look; 2] {
+    with_serving(Look::Absent("policy: is gone".to_owned()))
 }
 
 fn is_good(news: Option<News>) -> bool {
@@ -80,9 +87,10 @@ fn a_file_that_is_missing_for_a_moment_is_not_told() {
 #[test]
 fn a_bad_file_is_told_once_and_so_is_its_mending() {
     let mut watch = mounted();
-    assert!(refusal(watch.consider(&bytes("{"))).starts_with("v1.json: is no contract: "));
-    assert_eq!(watch.consider(&bytes("{")), None);
-    let fault = Look::Fault("v1.json: has more than 5 bytes".to_owned());
+    let broken = with_serving(bytes("{"));
+    assert!(refusal(watch.consider(&broken)).starts_with("v1.json: is no contract: "));
+    assert_eq!(watch.consider(&broken), None);
+    let fault = with_serving(Look::Fault("v1.json: has more than 5 bytes".to_owned()));
     let unreadable = watch.consider(&fault);
     assert!(matches!(unreadable, Some(News::Bad { outcome: Reload::Unreadable, .. })));
     assert_eq!(watch.consider(&fault), None);
@@ -95,7 +103,7 @@ fn a_manifest_counts_when_it_is_the_same_in_two_looks() {
     let path = folder.path().join("model.yaml");
     fs::write(&path, MANIFEST).unwrap();
     let mut watch = watch(Origin::Manifest(path));
-    let (half, whole) = (bytes(&MANIFEST[..MANIFEST.len() / 2]), bytes(MANIFEST));
+    let (half, whole) = ([bytes(&MANIFEST[..MANIFEST.len() / 2])], [bytes(MANIFEST)]);
     assert_eq!(watch.consider(&half), None);
     assert_eq!(watch.consider(&whole), None);
     assert!(is_good(watch.consider(&whole)));
@@ -104,13 +112,9 @@ fn a_manifest_counts_when_it_is_the_same_in_two_looks() {
 
 #[test]
 fn a_policy_that_is_not_for_the_model_is_refused_by_name() {
-    let refused = |look: &Look| refusal(mounted().consider(look));
+    let refused = |looks: &[Look]| refusal(mounted().consider(looks));
     for (look, sentence) in [
         (policy(|policy| policy.version = 2), "v1.json: version: 2 is not one that is read: [1]"),
-        (
-            policy(|policy| policy.negative_ttl = Duration::from_secs(1)),
-            "v1.json: spec.cache.negativeTTL: is not supported yet; supported: 0s",
-        ),
         (
             policy(|policy| policy.default_vector = DefaultVector::Values(vec![1.0; 3])),
             "v1.json: spec.cache.defaultVector.values: has 3 numbers; the model's vectors have 128",
@@ -119,7 +123,7 @@ fn a_policy_that_is_not_for_the_model_is_refused_by_name() {
         assert_eq!(refused(&look), sentence);
     }
     let long = format!("{{\"ttl\": \"{}\"}}", "x".repeat(100_000));
-    assert!(refused(&bytes(&long)).len() < 1_000, "a sentence stays one");
+    assert!(refused(&with_serving(bytes(&long))).len() < 1_000, "a sentence stays one");
 }
 
 /// The quick start's manifest with another cache block, which is its last.
@@ -130,30 +134,63 @@ fn with_cache(fields: &str) -> String {
 
 /// What a changed manifest means for the quick start that runs.
 fn of(text: &str) -> Result<Judged, String> {
-    of_manifest(Path::new("m.yaml"), text.as_bytes(), &contract(|_| {}).serving)
+    let watch = watch(Origin::Manifest(PathBuf::from("Cargo.toml")));
+    watch.of_manifest(Path::new("m.yaml"), text.as_bytes())
 }
 
 #[test]
-fn a_manifests_policy_is_followed_and_the_rest_takes_a_restart() {
+fn a_manifest_gives_its_policy_and_what_is_to_be_served() {
     let judged = of(&with_cache("onMiss: Fail")).unwrap();
-    assert_eq!((judged.policy.on_miss, judged.rest.as_str()), (OnMiss::Fail, ""));
+    assert_eq!(judged.policy.on_miss, OnMiss::Fail);
+    assert_eq!(*judged.serving.unwrap(), contract(|_| {}).serving);
     let more = format!("{}  batching: {{maxItems: 8}}\n", with_cache("ttl: 1s, mode: Memory"));
     let judged = of(&more).unwrap();
     assert_eq!(judged.policy.ttl, Duration::from_secs(1));
-    let sentence = "m.yaml: quickstart: spec.cache.mode, memory or disk, spec.batching have changed, which takes a restart; the cache policy is followed";
-    assert_eq!(judged.rest, sentence);
+    assert_eq!(judged.serving.unwrap().batching.max_items, 8);
+}
+
+#[test]
+fn a_contract_that_cannot_be_read_leaves_its_policy_to_be_followed() {
+    let mut other = contract(|_| {}).serving;
+    other.name = "other".to_owned();
+    let mut unserved = contract(|_| {}).serving;
+    unserved.endpoint =
+        Some(embark_crds::contract::Endpoint { tls: true, client_ca: false, token: false });
+    let json = |serving: &ServingConfig| serde_json::to_string(serving).unwrap();
+    for (serving, sentence) in [
+        (Look::Absent("contract: has none".to_owned()), "contract: has none"),
+        (bytes("{}"), "v1.json: is no contract: missing field"),
+        (bytes(&json(&other)), "v1.json: holds the contract of another model, \"other\""),
+        (bytes(&json(&unserved)), "spec.endpoint.tls: is asked for"),
+    ] {
+        let mut watch = mounted();
+        watch.offered = Offered { tls: false, client_ca: false, token: false };
+        let looks = [policy(|policy| policy.epoch = 7)[0].clone(), serving];
+        let news = watch.consider(&looks).or_else(|| watch.consider(&looks));
+        let Some(News::Good { policy, serving: Err(found) }) = news else { panic!("{news:?}") };
+        assert!(policy.epoch == 7 && found.starts_with(sentence), "{found}");
+    }
+}
+
+#[test]
+fn another_contract_is_told_with_its_policy() {
+    let mut other = contract(|_| {}).serving;
+    other.output.dimensions = std::num::NonZeroU32::MIN;
+    let serving = bytes(&serde_json::to_string(&other).unwrap());
+    let one = |policy: &mut CachePolicy| policy.default_vector = DefaultVector::Values(vec![1.0]);
+    let looks = [policy(one)[0].clone(), serving];
+    let Some(News::Good { serving, .. }) = mounted().consider(&looks) else { panic!("it is good") };
+    assert_eq!(*serving.unwrap(), other);
 }
 
 #[test]
 fn a_manifest_that_serve_would_refuse_is_refused() {
-    let refused = |text: &str| of(text).err().expect("it is refused");
+    let refused = |text: &str| of(text).expect_err("it is refused");
     assert!(refused("a: [").starts_with("m.yaml: "));
     let other = MANIFEST.replace("name: quickstart", "name: other");
     assert_eq!(refused(&other), "m.yaml: has no model \"quickstart\" any more");
     let twice = format!("{MANIFEST}\n---\n{MANIFEST}");
     assert_eq!(refused(&twice), "m.yaml: has model \"quickstart\" more than once");
-    let negative = refused(&with_cache("negativeTTL: 1s"));
-    assert!(negative.contains("spec.cache.negativeTTL: "), "{negative}");
     let wrong = refused(&with_cache("ttl: never, epoch: -1"));
     assert!(wrong.contains("spec.cache.") && wrong.ends_with(" more)"), "{wrong}");
 }
@@ -173,5 +210,22 @@ fn what_is_no_file_is_not_read() {
     let (contract, base) = (contract(|_| {}), PathBuf::new());
     let origin = Origin::Manifest(PathBuf::from("/dev/null"));
     let pipe = ModelConfig { contract, base, origin, unsupported: Vec::new() };
-    assert!(Watch::of(&pipe).is_none());
+    assert!(Watch::of(&pipe, Offered::ALL).is_none());
+}
+
+#[test]
+fn what_comes_into_a_folder_is_told_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("a.yaml"), "").unwrap();
+    let mut manifests = Arrivals::of_manifests(&[folder.path().to_owned(), path("a.yaml")]);
+    assert!(manifests.look().is_empty());
+    fs::write(path("b.yaml"), "").unwrap();
+    fs::write(path("c.txt"), "").unwrap();
+    assert_eq!(manifests.look(), [path("b.yaml")]);
+    assert!(manifests.look().is_empty());
+    let mut mounts = Arrivals::of_mounts(folder.path());
+    fs::create_dir(path("model")).unwrap();
+    fs::create_dir(path("..data")).unwrap();
+    assert_eq!(mounts.look(), [path("model")]);
 }

@@ -64,7 +64,7 @@ fn embed(model: &mut LoadedModel, texts: &[String]) -> Vec<Embedding> {
 
 fn row(model: &LoadedModel, text: &str) -> Row {
     let text = Text::from_utf8(text.to_owned().into()).unwrap();
-    model.preparer.prepare("", &Given::Text(text)).unwrap()
+    model.preparer.prepare("", &Given::Text(text)).unwrap().rows.remove(0)
 }
 
 fn cosine(a: &Embedding, b: &Embedding) -> f32 {

@@ -1,6 +1,8 @@
+use std::time::Duration;
+
 use embark_crds::contract::{
-    CategoricalInput, Channels, Endpoint, ImageDtype, ImageInput, Layout, Resize, SelfTest,
-    SelfTestExpected, SelfTestInput, TensorDtype, TensorInput,
+    CategoricalInput, Channels, Endpoint, ImageDtype, ImageInput, ImageUrls, Layout, Location,
+    Resize, TensorDtype, TensorInput,
 };
 
 use super::*;
@@ -23,8 +25,8 @@ fn defaults_are_supported() {
 }
 
 #[test]
-fn other_inputs_are_refused_by_name() {
-    let image = ImageInput {
+fn images_and_their_urls_are_supported() {
+    let mut image = ImageInput {
         width: 1,
         height: 1,
         resize: Resize::Stretch,
@@ -37,86 +39,95 @@ fn other_inputs_are_refused_by_name() {
         max_pixels: 1,
         urls: None,
     };
+    let of = |image| after(|contract| contract.serving.input = Input::Image(image));
+    assert_eq!(of(image.clone()), [""; 0]);
+    let (allowed_hosts, allowed_cidrs) = (vec!["example.com".to_owned()], vec![]);
+    image.urls = Some(ImageUrls { allowed_hosts, allowed_cidrs, timeout: Duration::from_secs(2) });
+    assert_eq!(of(image), [""; 0]);
+}
+
+#[test]
+fn categories_and_tensors_of_every_type_are_supported() {
     let vocabulary = builtin("tokenizer.json", TINY_TOKENIZER);
-    let inputs = [
-        (Input::Image(image), "spec.input.image"),
-        (Input::Categorical(CategoricalInput { vocabulary }), "spec.input.categorical"),
-    ];
-    for (input, field) in inputs {
-        assert_eq!(after(|contract| contract.serving.input = input), [field]);
+    let input = Input::Categorical(CategoricalInput { vocabulary });
+    assert_eq!(after(|contract| contract.serving.input = input), [""; 0]);
+    for dtype in [
+        TensorDtype::Float32,
+        TensorDtype::Float64,
+        TensorDtype::Int32,
+        TensorDtype::Int64,
+        TensorDtype::Uint8,
+        TensorDtype::Int8,
+        TensorDtype::Bool,
+    ] {
+        let input = Input::Tensor(TensorInput { shape: vec![13], dtype });
+        assert_eq!(after(|contract| contract.serving.input = input), [""; 0], "{dtype:?}");
     }
 }
 
 #[test]
-fn a_tensor_of_floats_is_supported_and_others_are_refused_by_name() {
-    let refused = |dtype| {
-        let mut contract = tiny();
-        contract.serving.input = Input::Tensor(TensorInput { shape: vec![13], dtype });
-        unsupported(&contract, Offered::ALL).iter().map(ToString::to_string).collect::<Vec<_>>()
-    };
-    assert_eq!(refused(TensorDtype::Float32), [""; 0]);
-    let others = [
-        (TensorDtype::Float64, "Float64"),
-        (TensorDtype::Int32, "Int32"),
-        (TensorDtype::Int64, "Int64"),
-        (TensorDtype::Uint8, "Uint8"),
-        (TensorDtype::Int8, "Int8"),
-        (TensorDtype::Bool, "Bool"),
-    ];
-    for (dtype, name) in others {
-        let supported = "is not supported yet; supported: Float32";
-        assert_eq!(refused(dtype), [format!("spec.input.tensor.dtype: {name} {supported}")]);
-    }
-}
-
-#[test]
-fn what_is_done_with_long_texts_is_refused_by_name() {
+fn long_texts_may_be_refused_or_read_in_windows() {
     for overlong in [Overlong::Reject, Overlong::Chunk] {
         let refused = after(|contract| text(&mut contract.serving).overlong = overlong);
-        assert_eq!(refused, ["spec.input.text.overlong"]);
+        assert_eq!(refused, [""; 0]);
     }
 }
 
 #[test]
-fn later_parts_of_the_cache_policy_are_refused_by_name() {
+fn a_queue_that_has_no_room_for_the_windows_of_a_text_is_refused() {
+    let sentences = |max_tokens, (max_items, max_cost)| {
+        let mut contract = tiny();
+        let input = text(&mut contract.serving);
+        (input.overlong, input.max_tokens) = (Overlong::Chunk, max_tokens);
+        contract.serving.batching.queue_max_items = max_items;
+        contract.serving.batching.queue_max_tokens = max_cost;
+        unsupported(&contract, Offered::ALL).iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    // A row of 256 tokens costs 384.
+    assert_eq!(sentences(256, (128, 49_152)), [""; 0]);
+    let needs = "with overlong: Chunk a text has up to 64 rows of 256 tokens, for which at least";
+    assert_eq!(
+        sentences(256, (127, 49_151)),
+        [
+            format!("spec.batching.queue.maxItems: 127; {needs} 128 is needed"),
+            format!("spec.batching.queue.maxTokens: 49151; {needs} 49152 is needed"),
+        ]
+    );
+}
+
+#[test]
+fn what_is_said_to_be_built_in_and_is_not_is_refused_of_every_artifact() {
+    let mut contract = tiny();
+    let vocabulary = builtin("vocabulary.txt", TINY_TOKENIZER);
+    contract.serving.input = Input::Categorical(CategoricalInput { vocabulary });
+    let missing = missing_builtins(&contract);
+    let fields: Vec<&str> = missing.iter().map(|refusal| refusal.field.as_str()).collect();
+    assert_eq!(fields, ["spec.input.categorical.vocabulary.uri"]);
+}
+
+#[test]
+fn every_part_of_the_cache_policy_is_supported() {
     let second = Duration::from_secs(1);
-    assert_eq!(after(|c| c.policy.negative_ttl = second), ["spec.cache.negativeTTL"]);
+    assert_eq!(after(|c| c.policy.negative_ttl = second), [""; 0]);
 }
 
 #[test]
-fn sources_that_cannot_be_fetched_from_are_refused_by_name() {
-    let bucket = || Location::ObjectStore { url: "s3://bucket/model.onnx".to_owned() };
-    let refused = after(|contract| {
-        contract.serving.model.location = bucket();
-        contract.serving.model.has_secret = true;
-        text(&mut contract.serving).tokenizer.location = bucket();
-        text(&mut contract.serving).tokenizer.has_ca_bundle = true;
-    });
-    let expected = [
-        "spec.model.source.uri",
-        "spec.model.source.secretRef",
-        "spec.input.text.tokenizer.uri",
-        "spec.input.text.tokenizer.caBundleRef",
-    ];
-    assert_eq!(refused, expected);
-    let mut contract = tiny();
-    contract.serving.model.location = bucket();
-    let sentence = unsupported(&contract, Offered::ALL)[0].to_string();
-    let supported = "is not supported yet; supported: builtin, file, http, https";
-    assert_eq!(sentence, format!("spec.model.source.uri: scheme \"s3\" {supported}"));
-}
-
-#[test]
-fn every_refusal_comes_at_once() {
-    let mut contract = tiny();
-    let input = || SelfTestInput::Text("a".to_owned());
-    let expected = SelfTestExpected::SimilarTo(input());
-    contract.serving.self_test = vec![SelfTest { input: input(), expected, min_cosine: 0.8 }];
-    contract.policy.negative_ttl = Duration::from_secs(1);
-    assert_eq!(fields(&contract), ["spec.selfTest", "spec.cache.negativeTTL"]);
-    let sentences: Vec<String> =
-        unsupported(&contract, Offered::ALL).iter().map(ToString::to_string).collect();
-    assert_eq!(sentences[1], "spec.cache.negativeTTL: is not supported yet; supported: 0s");
+fn every_source_is_taken_with_credentials_and_certificates() {
+    let (a, b, c) = ("a".to_owned(), "b".to_owned(), "c".to_owned());
+    for location in [
+        Location::Http { url: "https://models.example/model.onnx".to_owned() },
+        Location::ObjectStore { url: "s3://bucket/model.onnx".to_owned() },
+        Location::Oci { reference: a.clone(), title: b.clone() },
+        Location::Hf { repository: a.clone(), revision: b.clone(), file: c },
+        Location::Pvc { claim: a, path: b },
+    ] {
+        let refused = after(|contract| {
+            contract.serving.model.location = location;
+            contract.serving.model.has_secret = true;
+            contract.serving.model.has_ca_bundle = true;
+        });
+        assert_eq!(refused, [""; 0]);
+    }
 }
 
 #[test]

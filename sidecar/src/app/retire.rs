@@ -1,0 +1,104 @@
+//! Takes a version down after another has taken its place. Nobody is cut off: calls that began with it end with it.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
+use tracing::{info, warn};
+
+use super::load::{Loader, compute_the_rest};
+use crate::served::{Runtime, ServedModel};
+
+/// The longest that its calls are waited for: far longer than the 30 s of calls that say no deadline.
+const CALLS_GRACE: Duration = Duration::from_secs(600);
+/// How long what is left may take to be computed, and the cache to be closed.
+const CLOSE_GRACE: Duration = Duration::from_secs(10);
+/// How often it is looked whether somebody is left.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// The versions that are being taken down.
+#[derive(Clone, Default)]
+pub(super) struct Retiring(Arc<Mutex<JoinSet<()>>>);
+
+// === impl Retiring ===
+
+impl Retiring {
+    /// Takes one more down, in a task of its own.
+    pub(super) fn spawn(&self, retire: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.0.lock();
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(retire);
+    }
+
+    /// Waits until there is none.
+    pub(super) async fn none(&self) {
+        let mut looks = interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            let mut tasks = self.0.lock();
+            while tasks.try_join_next().is_some() {}
+            if tasks.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Waits until all are gone, for no longer than `grace`.
+    pub(super) async fn end(&self, grace: Duration) {
+        let mut tasks = std::mem::take(&mut *self.0.lock());
+        let gone = async { while tasks.join_next().await.is_some() {} };
+        if timeout(grace, gone).await.is_err() {
+            warn!("versions that others took the place of were not gone within {grace:?}");
+        }
+    }
+}
+
+// === free functions ===
+
+/// Waits for the last call of a version, and takes down what `after` does not go on with.
+pub(super) async fn retire(loader: &Loader, before: Arc<ServedModel>, after: Arc<ServedModel>) {
+    let Ok(runtime) = before.runtime().map(Arc::clone) else { return };
+    let began = Instant::now();
+    if !is_alone(&before, &runtime).await {
+        let seconds = CALLS_GRACE.as_secs();
+        warn!(model = before.name(), "calls of the version before have not ended in {seconds} s");
+    }
+    compute_the_rest(before.name(), &runtime, CLOSE_GRACE).await;
+    let shares_cache = after.runtime().is_ok_and(|after| Arc::ptr_eq(&after.cache, &runtime.cache));
+    if !shares_cache && !runtime.cache.close(CLOSE_GRACE).await {
+        warn!(
+            model = before.name(),
+            "the cache of the version before was not closed within {CLOSE_GRACE:?}"
+        );
+    }
+    let (name, space) = (before.name().to_owned(), before.space);
+    // Its memory is free from here on.
+    drop((runtime, before));
+    if shares_cache {
+        after.own_cache();
+    }
+    // Not that of a version to come, even where it is of this space: it waits until this one is gone.
+    drop(after);
+    loader.discard_caches(&name, None).await;
+    let drained = format!("{:.2?}", began.elapsed());
+    info!(model = name, space_id = %space, drained, "the version before is gone");
+}
+
+/// Waits until nobody else holds the version or computes with it, for no longer than may be.
+async fn is_alone(model: &Arc<ServedModel>, runtime: &Arc<Runtime>) -> bool {
+    let began = Instant::now();
+    let mut looks = interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The model's own hold of its runtime, and the two of who waits here.
+    while Arc::strong_count(model) > 1 || Arc::strong_count(runtime) > 2 {
+        if began.elapsed() > CALLS_GRACE {
+            return false;
+        }
+        looks.tick().await;
+    }
+    true
+}
