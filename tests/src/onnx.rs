@@ -323,7 +323,7 @@ pub fn as_it_is(size: u32) -> Vec<u8> {
     encode(graph, 13)
 }
 
-/// A model of categories: `id` [batch] → `row` float [batch, 2]: row n of a table of so many rows is [n, 1].
+/// A model of categories: `id`, `[batch]`, gives `row`, floats `[batch, 2]`: row n of a table of so many rows is (n, 1).
 pub fn numbered_rows(rows: i64) -> Vec<u8> {
     let values: Vec<f32> = (0..rows).flat_map(|row| [row as f32, 1.0]).collect();
     let graph = Graph {
