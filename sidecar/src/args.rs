@@ -15,6 +15,8 @@ use crate::{grpc::client::Before, telemetry::LogFormat};
 
 /// Where every command's help has what they share, behind its own options.
 const LOGS: &str = "Logs";
+/// What the process has before any model.
+const LEAST_MEMORY_BYTES: u64 = 32 << 20;
 
 /// Serves embeddings on CPUs, and remembers them.
 ///
@@ -269,10 +271,11 @@ fn age(text: &str) -> Result<Duration, String> {
     (age >= Duration::from_secs(1)).then_some(age).ok_or_else(allowed)
 }
 
-/// A size as manifests write them.
+/// How much memory the process may use, written as in manifests. With less nothing is served.
 fn size(text: &str) -> Result<u64, String> {
-    let allowed = || "is not a size such as 512Mi or 2Gi".to_owned();
-    embark_crds::resolve::quantity::bytes(text).ok_or_else(allowed)
+    let allowed = || "is not a size of 32Mi or more, such as 512Mi or 2Gi".to_owned();
+    let bytes = embark_crds::resolve::quantity::bytes(text);
+    bytes.filter(|bytes| *bytes >= LEAST_MEMORY_BYTES).ok_or_else(allowed)
 }
 
 /// A duration as manifests write them.

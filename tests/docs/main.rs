@@ -104,7 +104,8 @@ fn run(document: &str, commands: &[String]) {
 /// One shell runs all of a document, as a reader would. A server is left running, and waited for.
 fn script(commands: &[String]) -> String {
     let mut script =
-        "set -euo pipefail\nip link set lo up\ntrap 'kill $(jobs -p)' EXIT\n".to_owned();
+        "set -euo pipefail\nip link set lo up\ntrap 'left=$(jobs -p); [[ -z $left ]] || kill $left' EXIT\n"
+            .to_owned();
     for command in commands {
         script += &format!("echo '$' {command:?}\n");
         if command.starts_with(SERVE) {

@@ -42,6 +42,11 @@ async fn a_model_that_does_not_fit_is_refused_with_what_it_needs_and_what_there_
         said,
         "error: tiny: spec.cache.memory.sizeLimit: it needs about 160 MiB of memory, for its cache; the process may use 128 MiB, and 32 MiB are spoken for"
     );
+    let said = refused(limited(Options::new(folder.path(), &tiny), "32Mi")).await;
+    let tokenizer = "error: tiny: spec.input.text.tokenizer: its file has more than 0 bytes, and memory for no more";
+    assert!(said.starts_with(tokenizer), "{said}");
+    let ended = Sidecar::fail(&limited(Options::new(folder.path(), &tiny), "64")).await;
+    assert!(ended.log.contains("is not a size of 32Mi or more"), "{}", ended.log);
     let sidecar = Sidecar::start(&limited(Options::new(folder.path(), &tiny), "48Mi")).await;
     assert_eq!(sidecar.embed(&["a"]).await.len(), 1);
     sidecar.stop().await;

@@ -36,8 +36,6 @@ use crate::{
     served::{Runtime, ServedModel, ServedModels},
 };
 
-/// What memory is counted by: files of other artifacts are small beside it.
-const MODEL: &str = "spec.model.source";
 /// How long a model whose source failed rests first. It doubles with each failure.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The longest that it rests.
@@ -264,10 +262,12 @@ impl Loader {
             let error = match loaded {
                 Err(LoadError::Fetch(error))
                     if matches!(error.cause, FetchCause::TooLarge { .. })
-                        && error.field.starts_with(MODEL)
                         && most < serving.artifact_size_limit =>
                 {
-                    return Err(LoadError::Refused(taken.too_large(most)));
+                    // Whichever file it was.
+                    let field = error.field.trim_end_matches(".uri").to_owned();
+                    let refusal = Refusal { field, ..taken.too_large(most) };
+                    return Err(LoadError::Refused(refusal));
                 }
                 Err(error) if error.is_transient() => error,
                 outcome => return outcome,

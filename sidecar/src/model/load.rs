@@ -253,14 +253,12 @@ async fn on_own_thread(
         })?;
     let started = tokio::time::Instant::now();
     match tokio::time::timeout(LOAD_TIMEOUT, receiver).await {
-        Ok(Ok(loaded)) => {
-            info!(
-                model = name,
-                seconds = started.elapsed().as_secs_f64(),
-                "parsed and tried a model"
-            );
-            loaded
+        Ok(Ok(Ok(loaded))) => {
+            let seconds = started.elapsed().as_secs_f64();
+            info!(model = name, seconds, "parsed and tried a model");
+            Ok(loaded)
         }
+        Ok(Ok(Err(refusal))) => Err(refusal),
         Ok(Err(_)) => Err(refuse("the thread that loaded the model ended early".to_owned())),
         Err(_) => {
             Err(refuse(format!("loading the model took more than {} s", LOAD_TIMEOUT.as_secs())))
