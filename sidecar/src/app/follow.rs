@@ -215,19 +215,20 @@ async fn follow_policy(models: &ServedModels, name: &str, news: &News) {
             }
             // That may have taken its time, and another version may have taken over meanwhile.
             let Ok(current) = models.get(name) else { return };
-            if policy::fits(policy, current.contract.serving.output.dimensions).is_ok()
-                && current.policy.load().cache != *policy
-            {
-                current.follow(policy.clone()).await;
-            }
-            if let Some(Next::Version(next)) = current.next().as_deref()
-                && policy::fits(policy, next.contract.serving.output.dimensions).is_ok()
-                && next.policy.load().cache != *policy
-            {
-                next.follow(policy.clone()).await;
+            follow_where_it_fits(&current, policy).await;
+            if let Some(Next::Version(next)) = current.next().as_deref() {
+                follow_where_it_fits(next, policy).await;
             }
         }
         News::Bad { outcome, sentence } => stay(&current, *outcome, sentence),
+    }
+}
+
+/// Puts a policy in force for a version that came by itself, where it is for that.
+async fn follow_where_it_fits(model: &ServedModel, policy: &CachePolicy) {
+    let fits = policy::fits(policy, model.contract.serving.output.dimensions).is_ok();
+    if fits && model.policy.load().cache != *policy {
+        model.follow(policy.clone()).await;
     }
 }
 

@@ -65,6 +65,7 @@ impl Place {
     pub fn hold(&mut self, bytes: usize) -> Result<(), Full> {
         let more = (bytes as u64).saturating_sub(self.bytes);
         let before = self.taken.bytes.fetch_add(more, Ordering::AcqRel);
+        // One that is larger than all that may wait waits alone, rather than never.
         if before > self.bytes && before + more > share(self.class, MAX_BYTES) {
             self.taken.bytes.fetch_sub(more, Ordering::AcqRel);
             return Err(Full::Bytes(before));
@@ -122,13 +123,8 @@ impl Taken {
         };
         own.fetch_update(Ordering::AcqRel, Ordering::Acquire, more)
             .map_err(|_| Full::Items(most))?;
-        let bytes = bytes as u64;
-        let place = Place { taken: Arc::clone(self), class, bytes };
-        let before = self.bytes.fetch_add(bytes, Ordering::AcqRel);
-        // One that is larger than all that may wait waits alone, rather than never.
-        if before > 0 && before + bytes > share(class, MAX_BYTES) {
-            return Err(Full::Bytes(before));
-        }
+        let mut place = Place { taken: Arc::clone(self), class, bytes: 0 };
+        place.hold(bytes)?;
         Ok(place)
     }
 }

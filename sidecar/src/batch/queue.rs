@@ -337,13 +337,10 @@ impl State {
 
     /// Goes on with a row behind those that are waited for, as far as the background has room.
     fn put_behind(&mut self, lane: u32, mut row: Waiting, queue: &Queue) {
-        let share = |limit: u32| share(Class::Background, limit.into());
-        let most = share(queue.batching.queue_max_items);
-        let most_cost = share(queue.batching.queue_max_tokens);
+        let most_cost = share(Class::Background, queue.batching.queue_max_tokens.into());
         let mut fits = |state: &Self| {
             let cost = state.cost[Class::Background as usize];
-            (cost == 0 || cost + row.cost <= most_cost)
-                && row.place.demote(u32::try_from(most).unwrap_or(u32::MAX))
+            (cost == 0 || cost + row.cost <= most_cost) && queue.demote(&mut row.place).is_ok()
         };
         if fits(self) || (self.sweep(&queue.metrics, Instant::now()) && fits(self)) {
             return self.push(lane, Class::Background, row);

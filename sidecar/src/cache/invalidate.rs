@@ -4,12 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{task::spawn_blocking, time::timeout};
 
-use super::{
-    Cache,
-    store::{RuleError, chain},
-};
+use super::{Cache, store::RuleError};
 use crate::{
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, chain},
     key::CacheKey,
 };
 

@@ -31,11 +31,11 @@ use std::{
 
 use bytes::Bytes;
 
-pub use error::{RuleError, StoreError, chain};
+pub use error::{RuleError, StoreError};
 pub use folder::discard_others;
 pub use handle::{DiskState, Found, Store, StoreConfig};
 
-use crate::key::CacheKey;
+use crate::{error::chain, key::CacheKey};
 
 /// Bytes that sled keeps of one database in memory.
 const SLED_CACHE_BYTES: u64 = 16 << 20;

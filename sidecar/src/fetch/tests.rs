@@ -12,7 +12,6 @@ use std::{
     thread,
 };
 
-use embark_crds::contract::{Channels, ImageDtype, Layout, Resize};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -21,7 +20,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::metrics::ModelMetrics;
+use crate::{metrics::ModelMetrics, model::test_support::images};
 
 /// The network's addresses, the last of which is not allowed.
 const ADDRESSES: [&str; 2] = ["10.77.0.1", "10.88.0.1"];
@@ -101,19 +100,7 @@ fn urls(timeout: Duration) -> ImageUrls {
 }
 
 fn input(urls: Option<ImageUrls>) -> ImageInput {
-    ImageInput {
-        width: 1,
-        height: 1,
-        resize: Resize::Stretch,
-        layout: Layout::Nhwc,
-        channels: Channels::Rgb,
-        dtype: ImageDtype::Uint8,
-        mean: vec![],
-        std: vec![],
-        size_limit: LIMIT,
-        max_pixels: 1,
-        urls,
-    }
+    ImageInput { size_limit: LIMIT, urls, ..images(1, 1) }
 }
 
 fn fetcher(timeout: Duration, lookup: Lookup) -> Fetcher {

@@ -3,8 +3,9 @@
 use std::{num::NonZeroU32, time::Duration};
 
 use embark_crds::contract::{
-    Artifact, Batching, CacheMode, CachePolicy, CacheStorage, Contract, DefaultVector, Input,
-    Location, Normalization, OnMiss, Output, Overlong, Pooling, ServingConfig, Sha256, TextInput,
+    Artifact, Batching, CacheMode, CachePolicy, CacheStorage, Channels, Contract, DefaultVector,
+    ImageDtype, ImageInput, Input, Layout, Location, Normalization, OnMiss, Output, Overlong,
+    Pooling, Resize, ServingConfig, Sha256, TextInput,
 };
 use sha2::Digest;
 
@@ -23,6 +24,23 @@ pub(crate) fn artifact(location: Location, bytes: &[u8]) -> Artifact {
 
 pub(crate) fn builtin(name: &str, bytes: &[u8]) -> Artifact {
     artifact(Location::Builtin { path: format!("tiny-static-minilm/{name}") }, bytes)
+}
+
+/// A model of images, of these sizes, that takes pixels as they are.
+pub(crate) fn images(width: u32, height: u32) -> ImageInput {
+    ImageInput {
+        width,
+        height,
+        resize: Resize::Stretch,
+        layout: Layout::Nhwc,
+        channels: Channels::Rgb,
+        dtype: ImageDtype::Uint8,
+        mean: vec![],
+        std: vec![],
+        size_limit: 10 << 20,
+        max_pixels: 50_000_000,
+        urls: None,
+    }
 }
 
 /// The contract of the tiny model, every default filled in.

@@ -1,7 +1,7 @@
-//! What can go wrong with the disk tier. Errors print themselves alone; [`chain`] prints their causes too, once, where a
+//! What can go wrong with the disk tier. Errors print themselves alone; [`chain`](crate::error::chain) prints their causes too, once, where a
 //! sentence leaves this module.
 
-use std::{error::Error, io};
+use std::io;
 
 /// Why the disk tier could not do something.
 #[derive(Debug, thiserror::Error)]
@@ -52,22 +52,10 @@ impl StoreError {
     }
 }
 
-// === free functions ===
-
-/// An error and each of its causes, in one line.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::chain;
 
     #[test]
     fn each_cause_is_said_once() {

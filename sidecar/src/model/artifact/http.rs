@@ -17,7 +17,7 @@ use super::{
     mounts::Secret,
     transfer::{Failure, FetchSettings, Opened},
 };
-use crate::model::refusal::quote;
+use crate::{error::chain, model::refusal::quote};
 
 /// Makes clients.
 #[derive(Debug)]
@@ -149,12 +149,7 @@ impl Failure {
         if error.is_timeout() {
             return Failure { transient, ..Failure::idle() };
         }
-        let mut problem = format!("cannot be fetched: {error}");
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            problem = format!("{problem}: {cause}");
-            source = cause.source();
-        }
+        let problem = format!("cannot be fetched: {}", chain(&error));
         let transient = transient && !error.is_redirect();
         Failure { transient, ..Failure::lasting(quote(problem)) }
     }

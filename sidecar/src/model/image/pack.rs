@@ -94,27 +94,15 @@ fn narrow(value: f64) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use embark_crds::contract::Resize;
 
     use super::*;
+    use crate::model::test_support::images;
 
     /// A red, a green and a grey pixel.
     const PIXELS: [u8; 9] = [255, 0, 0, 0, 255, 0, 51, 51, 51];
 
     fn input(layout: Layout, channels: Channels, dtype: ImageDtype) -> ImageInput {
-        ImageInput {
-            width: 3,
-            height: 1,
-            resize: Resize::Stretch,
-            layout,
-            channels,
-            dtype,
-            mean: vec![],
-            std: vec![],
-            size_limit: 1,
-            max_pixels: 1,
-            urls: None,
-        }
+        ImageInput { layout, channels, dtype, ..images(3, 1) }
     }
 
     fn floats(input: &ImageInput) -> Vec<f32> {

@@ -1,29 +1,14 @@
 use ::image::ExtendedColorType;
-use embark_crds::contract::{Channels, ImageDtype, Layout, Resize};
+use embark_crds::contract::{Channels, ImageDtype, Layout};
 use proptest::prelude::*;
 
 use super::{header::Format, *};
+use crate::model::test_support::images as input;
 
 mod files;
 mod hostile;
 
 use self::files::*;
-
-fn input(width: u32, height: u32) -> ImageInput {
-    ImageInput {
-        width,
-        height,
-        resize: Resize::Stretch,
-        layout: Layout::Nhwc,
-        channels: Channels::Rgb,
-        dtype: ImageDtype::Uint8,
-        mean: vec![],
-        std: vec![],
-        size_limit: 10 << 20,
-        max_pixels: 50_000_000,
-        urls: None,
-    }
-}
 
 fn preparer(width: u32, height: u32) -> ImagePreparer {
     ImagePreparer::within(&input(width, height), Budget::of(0))

@@ -1,12 +1,11 @@
 use std::time::Duration;
 
 use embark_crds::contract::{
-    CategoricalInput, Channels, Endpoint, ImageDtype, ImageInput, ImageUrls, Layout, Location,
-    Resize, TensorDtype, TensorInput,
+    CategoricalInput, Endpoint, ImageUrls, Location, TensorDtype, TensorInput,
 };
 
 use super::*;
-use crate::model::test_support::{TINY_TOKENIZER, builtin, text, tiny};
+use crate::model::test_support::{TINY_TOKENIZER, builtin, images, text, tiny};
 
 fn fields(contract: &Contract) -> Vec<String> {
     unsupported(contract, Offered::ALL).into_iter().map(|refusal| refusal.field).collect()
@@ -26,19 +25,7 @@ fn defaults_are_supported() {
 
 #[test]
 fn images_and_their_urls_are_supported() {
-    let mut image = ImageInput {
-        width: 1,
-        height: 1,
-        resize: Resize::Stretch,
-        layout: Layout::Nhwc,
-        channels: Channels::Rgb,
-        dtype: ImageDtype::Uint8,
-        mean: vec![],
-        std: vec![],
-        size_limit: 1,
-        max_pixels: 1,
-        urls: None,
-    };
+    let mut image = images(1, 1);
     let of = |image| after(|contract| contract.serving.input = Input::Image(image));
     assert_eq!(of(image.clone()), [""; 0]);
     let (allowed_hosts, allowed_cidrs) = (vec!["example.com".to_owned()], vec![]);

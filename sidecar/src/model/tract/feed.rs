@@ -6,6 +6,7 @@ mod category;
 mod image;
 mod tensor;
 mod text;
+mod values;
 
 use embark_crds::contract::{ImageInput, Pooling, TensorInput, TextInput};
 use tract_onnx::{pb::GraphProto, prelude::*};
@@ -14,9 +15,8 @@ use super::cut::{Cut, Shapes};
 use crate::model::{engine::Row, refusal::Refusal, tokenizer::TokenizerFacts};
 
 pub(super) use category::CategoryFeed;
-pub(super) use image::ImageFeed;
-pub(super) use tensor::TensorFeed;
 pub(super) use text::{MAX_TOKENS, TOKENIZER, TextFeed};
+pub(super) use values::Values;
 
 /// What the rows of a model are made from.
 #[derive(Clone, Copy, Debug)]
@@ -42,9 +42,9 @@ pub(super) enum Feed {
     /// Token ids, with a mask and token types where the model has inputs for them.
     Text(TextFeed),
     /// One tensor of pixels, in which rows follow each other.
-    Image(ImageFeed),
+    Image(Values),
     /// One tensor, in which rows follow each other.
-    Tensor(TensorFeed),
+    Tensor(Values),
     /// Rows of a table.
     Category(CategoryFeed),
 }
@@ -73,8 +73,8 @@ impl Feed {
             Takes::Text { input, tokenizer } => {
                 TextFeed::of(graph, input, tokenizer).map(Feed::Text)
             }
-            Takes::Image(input) => ImageFeed::of(graph, input).map(Feed::Image),
-            Takes::Tensor(input) => TensorFeed::of(graph, input).map(Feed::Tensor),
+            Takes::Image(input) => image::of(graph, input).map(Feed::Image),
+            Takes::Tensor(input) => tensor::of(graph, input).map(Feed::Tensor),
             Takes::Category(ids) => CategoryFeed::of(graph, ids).map(Feed::Category),
         }
     }
@@ -83,8 +83,7 @@ impl Feed {
     pub(super) fn shapes(&self) -> Shapes {
         match self {
             Feed::Text(feed) => feed.shapes(),
-            Feed::Image(feed) => feed.shapes(),
-            Feed::Tensor(feed) => feed.shapes(),
+            Feed::Image(feed) | Feed::Tensor(feed) => feed.shapes(),
             Feed::Category(feed) => feed.shapes(),
         }
     }
@@ -93,8 +92,7 @@ impl Feed {
     pub(super) fn facts(&self, shape: &[TDim; 2]) -> Vec<InferenceFact> {
         match self {
             Feed::Text(feed) => feed.facts(shape),
-            Feed::Image(feed) => feed.facts(shape),
-            Feed::Tensor(feed) => feed.facts(shape),
+            Feed::Image(feed) | Feed::Tensor(feed) => feed.facts(shape),
             Feed::Category(feed) => feed.facts(shape),
         }
     }
@@ -103,8 +101,7 @@ impl Feed {
     pub(super) fn tensors(&self, rows: &[&Row], cut: &Cut) -> TractResult<TVec<TValue>> {
         match self {
             Feed::Text(feed) => feed.tensors(rows, cut),
-            Feed::Image(feed) => feed.tensors(rows, cut),
-            Feed::Tensor(feed) => feed.tensors(rows, cut),
+            Feed::Image(feed) | Feed::Tensor(feed) => feed.tensors(rows, cut),
             Feed::Category(feed) => feed.tensors(rows, cut),
         }
     }
@@ -121,8 +118,7 @@ impl Feed {
     pub(super) fn trials(&self) -> [Vec<Row>; 2] {
         match self {
             Feed::Text(feed) => [vec![feed.neutral(3)], vec![feed.neutral(7); 2]],
-            Feed::Image(feed) => [vec![feed.of_all(false)], vec![feed.of_all(false); 3]],
-            Feed::Tensor(feed) => [vec![feed.of_all(false)], vec![feed.of_all(false); 3]],
+            Feed::Image(feed) | Feed::Tensor(feed) => [vec![feed.zeros()], vec![feed.zeros(); 3]],
             Feed::Category(feed) => [vec![feed.unknown()], vec![feed.unknown(); 3]],
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{
     SOURCE, Shared,
-    feed::{CategoryFeed, Feed, ImageFeed, MAX_TOKENS, TOKENIZER, TensorFeed, TextFeed},
+    feed::{CategoryFeed, Feed, MAX_TOKENS, TOKENIZER, TextFeed, Values},
     output::other_dimensions,
     run::RunError,
 };
@@ -78,10 +78,10 @@ impl Shared {
 
     /// On an image of zeros and on one of the highest values. One of them may have no vector, as with tensors; both are
     /// images that callers send.
-    fn probe_images(&self, feed: &ImageFeed) -> Result<(), Refusal> {
+    fn probe_images(&self, feed: &Values) -> Result<(), Refusal> {
         let mut finite = false;
-        for (high, name) in [(false, "zeros"), (true, "the highest values")] {
-            finite |= self.try_row(&feed.of_all(high), |words| {
+        for (row, name) in [(feed.zeros(), "zeros"), (feed.highest(), "the highest values")] {
+            finite |= self.try_row(&row, |words| {
                 Refusal::new(SOURCE, format!("the model fails on an image of {name}: {words}"))
             })?;
         }
@@ -94,9 +94,9 @@ impl Shared {
 
     /// On a tensor of zeros and on one of ones. A model need have a vector for neither, so none is missed: one that
     /// divides by the length of its input has none for zeros.
-    fn probe_tensors(&self, feed: &TensorFeed) -> Result<(), Refusal> {
-        for (value, name) in [(false, "zeros"), (true, "ones")] {
-            self.try_row(&feed.of_all(value), |words| {
+    fn probe_tensors(&self, feed: &Values) -> Result<(), Refusal> {
+        for (row, name) in [(feed.zeros(), "zeros"), (feed.ones(), "ones")] {
+            self.try_row(&row, |words| {
                 Refusal::new(SOURCE, format!("the model fails on a tensor of {name}: {words}"))
             })?;
         }

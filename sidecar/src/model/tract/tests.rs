@@ -55,6 +55,21 @@ fn refused(onnx: &Onnx, pooling: Pooling) -> String {
     load_and_probe(onnx, &serving(pooling)).unwrap_err().to_string()
 }
 
+/// A weight of the tables that rows are multiplied by.
+fn weight(row: i64, column: i64) -> f32 {
+    ((row * 5 + column * 3) % 7) as f32 - 2.0
+}
+
+/// What such a table makes of a row, normalised.
+fn product(values: &[f32]) -> Vec<f32> {
+    let sum = |column| {
+        values.iter().enumerate().map(|(row, x)| x * weight(row as i64, column)).sum::<f32>()
+    };
+    let mut vector: Vec<f32> = (0..4).map(sum).collect();
+    crate::embedding::normalize_l2(&mut vector);
+    vector
+}
+
 fn row(ids: &[u32]) -> Row {
     Row::of_tokens(ids.to_vec())
 }

@@ -1,24 +1,12 @@
-use embark_crds::contract::{Channels, ImageDtype, Layout};
 use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
 
 use super::super::picture::{Colour, Turn};
 use super::*;
+use crate::model::test_support::images;
 
 fn input(width: u32, height: u32, resize: Resize) -> ImageInput {
-    ImageInput {
-        width,
-        height,
-        resize,
-        layout: Layout::Nhwc,
-        channels: Channels::Rgb,
-        dtype: ImageDtype::Uint8,
-        mean: vec![],
-        std: vec![],
-        size_limit: 1,
-        max_pixels: 1,
-        urls: None,
-    }
+    ImageInput { resize, ..images(width, height) }
 }
 
 fn grey(width: usize, rows: &[u8]) -> Picture {

@@ -1,9 +1,9 @@
 //! Models of images.
 
-use embark_crds::contract::{Channels, ImageDtype, ImageInput, Layout, Resize};
+use embark_crds::contract::{ImageDtype, ImageInput, Layout};
 
 use super::*;
-use crate::model::engine::RowData;
+use crate::model::{engine::RowData, test_support::images};
 
 /// Values of a row: 2 pixels across, 3 down.
 const VALUES: usize = 18;
@@ -21,35 +21,10 @@ fn dense(kind: DataType, axes: &[&str]) -> Onnx {
         .output("vectors", &["batch", "4"])
 }
 
-fn weight(row: i64, column: i64) -> f32 {
-    ((row * 5 + column * 3) % 7) as f32 - 2.0
-}
-
-fn product(values: &[f32]) -> Vec<f32> {
-    let sum = |column| {
-        values.iter().enumerate().map(|(row, x)| x * weight(row as i64, column)).sum::<f32>()
-    };
-    let mut vector: Vec<f32> = (0..4).map(sum).collect();
-    crate::embedding::normalize_l2(&mut vector);
-    vector
-}
-
 fn serving_of(layout: Layout, dtype: ImageDtype) -> ServingConfig {
     let mut serving = tiny().serving;
     serving.output = output(4);
-    serving.input = Input::Image(ImageInput {
-        width: 2,
-        height: 3,
-        resize: Resize::Stretch,
-        layout,
-        channels: Channels::Rgb,
-        dtype,
-        mean: vec![],
-        std: vec![],
-        size_limit: 1,
-        max_pixels: 1,
-        urls: None,
-    });
+    serving.input = Input::Image(ImageInput { layout, dtype, ..images(2, 3) });
     serving
 }
 

@@ -19,20 +19,6 @@ fn dense(axes: &[&str]) -> Onnx {
         .output("vectors", &["batch", "4"])
 }
 
-fn weight(row: i64, column: i64) -> f32 {
-    ((row * 5 + column * 3) % 7) as f32 - 2.0
-}
-
-/// What [`dense`] makes of a row, normalised.
-fn product(values: &[f32]) -> Vec<f32> {
-    let sum = |column| {
-        values.iter().enumerate().map(|(row, x)| x * weight(row as i64, column)).sum::<f32>()
-    };
-    let mut vector: Vec<f32> = (0..4).map(sum).collect();
-    crate::embedding::normalize_l2(&mut vector);
-    vector
-}
-
 fn serving_of(shape: &[u32]) -> ServingConfig {
     let mut serving = tiny().serving;
     serving.output = output(4);
