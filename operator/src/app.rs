@@ -9,7 +9,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use embark_crds::v1alpha1::EmbeddingModel;
 use futures_util::StreamExt as _;
-use kube::{Api, Client, api::ListParams};
+use kube::{Client, api::ListParams};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -28,6 +28,7 @@ use crate::{
     metrics::Metrics,
     pods::{ClientError, Poller, WAITING},
     settings::Settings,
+    watches::Scope,
 };
 
 /// How often the cluster is asked for a definition that it does not serve yet.
@@ -155,7 +156,7 @@ impl Signals {
 impl Worker {
     /// Leads, whenever it may. It returns only when it cannot work at all.
     async fn work(&self, elector: &mut Elector, readiness: &watch::Sender<String>) -> RunError {
-        served(&self.client, readiness).await;
+        served(&self.client, &self.settings.scope, readiness).await;
         readiness.send_replace("the Lease was not heard of yet".to_owned());
         loop {
             elector.acquire(|| drop(readiness.send_replace(String::new()))).await;
@@ -173,7 +174,7 @@ impl Worker {
 
     /// Reconciles until it is dropped: nothing of it goes on after that.
     async fn lead(&self) -> PodsError {
-        let (children, triggers) = Children::watch(&self.client);
+        let (children, triggers) = Children::watch(&self.client, &self.settings.scope);
         let seen = Seen { children: Arc::new(children), reports: Arc::default() };
         let (changed, changes) = mpsc::channel(WAITING);
         let (children, reports) = (Arc::clone(&seen.children), Arc::clone(&seen.reports));
@@ -193,8 +194,8 @@ impl Worker {
 // === free functions ===
 
 /// Waits until the cluster serves EmbeddingModels.
-async fn served(client: &Client, readiness: &watch::Sender<String>) {
-    let api = Api::<EmbeddingModel>::all(client.clone());
+async fn served(client: &Client, scope: &Scope, readiness: &watch::Sender<String>) {
+    let api = scope.some::<EmbeddingModel>(client);
     let one = ListParams::default().limit(1);
     while let Err(error) = api.list_metadata(&one).await {
         let why = format!("the cluster does not serve EmbeddingModels: {error}");

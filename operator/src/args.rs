@@ -50,6 +50,9 @@ pub struct Run {
     /// The namespace of the Lease that replicas elect their leader by: the operator's own.
     #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE", default_value = "default")]
     pub namespace: String,
+    /// The namespaces whose models are served, separated by commas. By default those of every namespace.
+    #[arg(long, value_name = "NAMESPACES", env = "EMBARK_WATCH_NAMESPACES", value_delimiter = ',', value_parser = namespace)]
+    pub watch_namespaces: Vec<String>,
     /// What this replica calls itself in the Lease: the pod's name.
     #[arg(long, value_name = "NAME", env = "POD_NAME", default_value_t = host_name())]
     pub identity: String,
@@ -67,6 +70,19 @@ pub enum Crds {
     Apply,
 }
 
+/// A namespace's name is a DNS label.
+fn namespace(text: &str) -> Result<String, String> {
+    let is_inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let is_label = (1..=63).contains(&text.len())
+        && text.chars().all(is_inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-');
+    if is_label {
+        return Ok(text.to_owned());
+    }
+    Err("must be the name of a namespace: at most 63 of a to z, 0 to 9 and -, which is neither first nor last".to_owned())
+}
+
 fn host_name() -> String {
     std::env::var("HOSTNAME").unwrap_or_else(|_| "embark-operator".to_owned())
 }
@@ -80,6 +96,21 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn namespaces_are_names() {
+        let parse = |namespaces: &str| {
+            let watch = format!("--watch-namespaces={namespaces}");
+            let all = ["embark-operator", "run", "--sidecar-image=x", &watch];
+            Arguments::try_parse_from(all)
+        };
+        let Command::Run(run) = parse("a,b-2").unwrap().command else { panic!("it is run") };
+        assert_eq!(run.watch_namespaces, ["a", "b-2"]);
+        for wrong in ["a,", "A", "-a", "a b", "a/b"] {
+            let error = parse(wrong).unwrap_err().to_string();
+            assert!(error.contains("--watch-namespaces") && error.contains("a to z"), "{error}");
+        }
     }
 
     #[test]

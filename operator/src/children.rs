@@ -16,7 +16,7 @@ use k8s_openapi::api::{
     policy::v1::PodDisruptionBudget,
 };
 use kube::{
-    Api, Client, ResourceExt as _,
+    Client, ResourceExt as _,
     core::DeserializeGuard,
     runtime::{
         WatchStreamExt as _, reflector,
@@ -29,6 +29,7 @@ use tokio::sync::OnceCell;
 use crate::{
     controller::names,
     kube_ext::{Object, chain},
+    watches::Scope,
 };
 
 /// An EmbeddingModel, or why what is stored is none: one that cannot be read stops nobody.
@@ -57,9 +58,9 @@ macro_rules! children {
         impl Children {
             /// Watches every kind. What they say of an object is known only while the triggers are polled, whose items are
             /// the models that a change is about.
-            pub(crate) fn watch(client: &Client) -> (Self, Triggers) {
+            pub(crate) fn watch(client: &Client, scope: &Scope) -> (Self, Triggers) {
                 let mut triggers = Vec::new();
-                $(let $field = watch(client, &mut triggers);)+
+                $(let $field = watch(client, scope, &mut triggers);)+
                 (Children { $($field,)+ listed: OnceCell::new() }, select_all(triggers).boxed())
             }
 
@@ -113,12 +114,11 @@ impl Children {
 
 // === free functions ===
 
-fn watch<K: Object>(client: &Client, triggers: &mut Vec<Triggers>) -> Store<K> {
+fn watch<K: Object>(client: &Client, scope: &Scope, triggers: &mut Vec<Triggers>) -> Store<K> {
     let (store, writer) = reflector::store();
     let ours = watcher::Config::default().labels(names::OURS);
-    let objects = reflector(writer, watcher(Api::<K>::all(client.clone()), ours))
-        .default_backoff()
-        .touched_objects();
+    let events = scope.watch(client, &ours, store.clone());
+    let objects = reflector(writer, events).touched_objects();
     let mut is_failing = false;
     let models = objects.filter_map(move |object| {
         let object = match object {

@@ -94,12 +94,12 @@ pub(crate) async fn run(
     context: Arc<Context>,
     triggers: impl Stream<Item = ObjectRef<Guarded>> + Send + 'static,
 ) {
-    let models = Api::<Guarded>::all(context.client.clone());
     let settings = controller::Config::default().concurrency(AT_A_TIME);
     let (reader, writer) = reflector::store();
     // What the operator itself writes into a status is no reason to look again.
-    let changes = watcher(models, watcher::Config::default())
-        .default_backoff()
+    let scope = &context.settings.scope;
+    let changes = scope
+        .watch(&context.client, &watcher::Config::default(), reader.clone())
         .reflect(writer)
         .applied_objects()
         .predicate_filter(

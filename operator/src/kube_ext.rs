@@ -15,10 +15,9 @@ pub(crate) const FIELD_MANAGER: &str = "embark-operator";
 /// Owns a Deployment's replicas, as long as no autoscaler does.
 pub(crate) const REPLICAS_MANAGER: &str = "embark-operator-replicas";
 
-/// A namespaced object that the operator makes.
-pub(crate) trait Object:
+/// A namespaced object that is watched.
+pub(crate) trait Watched:
     Resource<DynamicType = (), Scope = NamespaceResourceScope>
-    + Serialize
     + DeserializeOwned
     + Clone
     + Debug
@@ -28,9 +27,8 @@ pub(crate) trait Object:
 {
 }
 
-impl<T> Object for T where
+impl<T> Watched for T where
     T: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Serialize
         + DeserializeOwned
         + Clone
         + Debug
@@ -39,6 +37,11 @@ impl<T> Object for T where
         + 'static
 {
 }
+
+/// A namespaced object that the operator makes.
+pub(crate) trait Object: Watched + Serialize {}
+
+impl<T: Watched + Serialize> Object for T {}
 
 /// Applies an object on the server's side. What others own and we set is taken from them.
 pub(crate) async fn apply<K: Object>(

@@ -22,3 +22,4 @@ mod metrics;
 mod pods;
 mod settings;
 pub mod telemetry;
+mod watches;

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use crate::args;
+use crate::{args, watches::Scope};
 
 /// The settings of a run.
 #[derive(Clone, Debug)]
@@ -11,6 +11,8 @@ pub(crate) struct Settings {
     pub(crate) sidecar_image: String,
     /// Where probes and metrics are served.
     pub(crate) listen: SocketAddr,
+    /// The namespaces whose models are served.
+    pub(crate) scope: Scope,
     /// How a leader is elected.
     pub(crate) lease: LeaseSettings,
 }
@@ -39,6 +41,7 @@ impl Settings {
         Settings {
             sidecar_image: arguments.sidecar_image.clone(),
             listen: arguments.listen,
+            scope: Scope::new(arguments.watch_namespaces.iter().cloned()),
             lease: LeaseSettings {
                 namespace: arguments.namespace.clone(),
                 name: "embark-operator".to_owned(),

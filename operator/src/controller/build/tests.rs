@@ -70,6 +70,7 @@ fn built(model: EmbeddingModel) -> Prepared {
     let settings = Settings::of(&args::Run {
         sidecar_image: "embark-sidecar:golden".to_owned(),
         namespace: "system".to_owned(),
+        watch_namespaces: Vec::new(),
         identity: "operator-0".to_owned(),
         listen: "127.0.0.1:0".parse().unwrap(),
     });

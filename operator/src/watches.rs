@@ -1,0 +1,218 @@
+//! Watches: of the whole cluster, or of some namespaces as if they were all there is.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use futures_util::{
+    StreamExt as _,
+    stream::{self, BoxStream, select_all},
+};
+use kube::{
+    Api, Client, ResourceExt as _,
+    runtime::{
+        WatchStreamExt as _,
+        reflector::Store,
+        watcher::{self, Event, watcher},
+    },
+};
+
+use crate::kube_ext::Watched;
+
+/// Where the operator looks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Scope {
+    /// Empty: everywhere.
+    namespaces: BTreeSet<String>,
+}
+
+/// What a watch tells.
+pub(crate) type Events<K> = BoxStream<'static, watcher::Result<Event<K>>>;
+
+/// Makes one watch of several: one list in the beginning, and after that changes alone. A later list of one namespace, as
+/// after a watch that broke off, becomes the changes that it amounts to.
+struct Merge<K: Watched> {
+    /// What was listed so far; `None` once everything was.
+    listing: Option<Listing<K>>,
+    /// What a later list of a namespace has named so far.
+    named: BTreeMap<String, BTreeSet<String>>,
+    /// What is known of the objects.
+    kept: Store<K>,
+}
+
+/// Every namespace's first list.
+struct Listing<K> {
+    /// Namespaces whose list is not complete.
+    missing: BTreeSet<String>,
+    /// Objects by namespace and name.
+    found: BTreeMap<String, HashMap<String, K>>,
+}
+
+// === impl Scope ===
+
+impl Scope {
+    pub(crate) fn new(namespaces: impl IntoIterator<Item = String>) -> Self {
+        Scope { namespaces: namespaces.into_iter().collect() }
+    }
+
+    /// What can be asked for some object of a kind, such as whether the kind is served.
+    pub(crate) fn some<K: Watched>(&self, client: &Client) -> Api<K> {
+        match self.namespaces.first() {
+            Some(namespace) => Api::namespaced(client.clone(), namespace),
+            None => Api::all(client.clone()),
+        }
+    }
+
+    /// Watches a kind, and goes on when a watch fails, less and less often. `kept` has what was told so far.
+    pub(crate) fn watch<K: Watched>(
+        &self,
+        client: &Client,
+        config: &watcher::Config,
+        kept: Store<K>,
+    ) -> Events<K> {
+        let watch = |api: Api<K>| {
+            // Who owns which field is long, and of no use here.
+            let events = watcher(api, config.clone()).default_backoff();
+            events.modify(|object| object.managed_fields_mut().clear())
+        };
+        if self.namespaces.is_empty() {
+            return watch(Api::all(client.clone())).boxed();
+        }
+        let of_namespace = |namespace: &String| {
+            let name = namespace.clone();
+            watch(Api::namespaced(client.clone(), namespace))
+                .map(move |event| (name.clone(), event))
+                .boxed()
+        };
+        let mut merge = Merge::new(self.namespaces.clone(), kept);
+        select_all(self.namespaces.iter().map(of_namespace))
+            .map(move |(namespace, event)| match event {
+                Ok(event) => merge.take(&namespace, event).into_iter().map(Ok).collect(),
+                Err(error) => vec![Err(error)],
+            })
+            .flat_map(stream::iter)
+            .boxed()
+    }
+}
+
+// === impl Merge ===
+
+impl<K: Watched> Merge<K> {
+    fn new(namespaces: BTreeSet<String>, kept: Store<K>) -> Self {
+        let listing = Listing { missing: namespaces, found: BTreeMap::new() };
+        Merge { listing: Some(listing), named: BTreeMap::new(), kept }
+    }
+
+    /// What an event of one namespace is, seen from outside.
+    fn take(&mut self, namespace: &str, event: Event<K>) -> Vec<Event<K>> {
+        let Some(listing) = &mut self.listing else {
+            return self.change(namespace, event);
+        };
+        let found = listing.found.entry(namespace.to_owned()).or_default();
+        match event {
+            Event::Init => found.clear(),
+            Event::InitApply(object) | Event::Apply(object) => {
+                found.insert(object.name_any(), object);
+            }
+            Event::Delete(object) => {
+                found.remove(&object.name_any());
+            }
+            Event::InitDone => {
+                listing.missing.remove(namespace);
+            }
+        }
+        if !listing.missing.is_empty() {
+            return Vec::new();
+        }
+        let found = self.listing.take().map(|listing| listing.found).unwrap_or_default();
+        let objects = found.into_values().flat_map(HashMap::into_values).map(Event::InitApply);
+        [Event::Init].into_iter().chain(objects).chain([Event::InitDone]).collect()
+    }
+
+    fn change(&mut self, namespace: &str, event: Event<K>) -> Vec<Event<K>> {
+        match event {
+            Event::Apply(_) | Event::Delete(_) => vec![event],
+            Event::Init => {
+                self.named.insert(namespace.to_owned(), BTreeSet::new());
+                Vec::new()
+            }
+            Event::InitApply(object) => {
+                self.named.entry(namespace.to_owned()).or_default().insert(object.name_any());
+                vec![Event::Apply(object)]
+            }
+            Event::InitDone => self.gone(namespace).into_iter().map(Event::Delete).collect(),
+        }
+    }
+
+    /// What was known of a namespace and is not in its newest list.
+    fn gone(&mut self, namespace: &str) -> Vec<K> {
+        let named = self.named.remove(namespace).unwrap_or_default();
+        let gone = self.kept.state_filter(|object: &K| {
+            object.namespace().as_deref() == Some(namespace) && !named.contains(&object.name_any())
+        });
+        gone.iter().map(|object| K::clone(object)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::{core::ObjectMeta, runtime::reflector::store};
+
+    use super::*;
+
+    fn object(namespace: &str, name: &str) -> ConfigMap {
+        let (name, namespace) = (Some(name.to_owned()), Some(namespace.to_owned()));
+        ConfigMap {
+            metadata: ObjectMeta { name, namespace, ..ObjectMeta::default() },
+            ..ConfigMap::default()
+        }
+    }
+
+    fn words(events: &[Event<ConfigMap>]) -> Vec<String> {
+        let of = |word: &str, object: &ConfigMap| format!("{word} {}", object.name_any());
+        let word = |event: &Event<ConfigMap>| match event {
+            Event::Init => "begin".to_owned(),
+            Event::InitApply(object) => of("list", object),
+            Event::InitDone => "end".to_owned(),
+            Event::Apply(object) => of("apply", object),
+            Event::Delete(object) => of("delete", object),
+        };
+        let mut words: Vec<String> = events.iter().map(word).collect();
+        if words.len() > 2 {
+            let last = words.len() - 1;
+            words[1..last].sort();
+        }
+        words
+    }
+
+    #[test]
+    fn lists_of_all_namespaces_are_one_list_and_later_ones_are_changes() {
+        let (kept, mut writer) = store::<ConfigMap>();
+        let mut merge = Merge::new(["a", "b"].map(str::to_owned).into(), kept);
+        let mut tell = |namespace: &str, event| {
+            let events = merge.take(namespace, event);
+            events.iter().for_each(|event| writer.apply_watcher_event(event));
+            words(&events)
+        };
+        for (namespace, event) in [
+            ("a", Event::Init),
+            ("a", Event::InitApply(object("a", "lost"))),
+            // It broke off, and begins anew.
+            ("a", Event::Init),
+            ("a", Event::InitApply(object("a", "one"))),
+            ("a", Event::InitDone),
+            ("a", Event::Apply(object("a", "two"))),
+            ("a", Event::Apply(object("a", "three"))),
+            ("a", Event::Delete(object("a", "three"))),
+            ("b", Event::Init),
+            ("b", Event::InitApply(object("b", "four"))),
+        ] {
+            assert_eq!(tell(namespace, event), Vec::<String>::new());
+        }
+        let all = ["begin", "list four", "list one", "list two", "end"];
+        assert_eq!(tell("b", Event::InitDone), all);
+        assert_eq!(tell("a", Event::Delete(object("a", "two"))), ["delete two"]);
+        assert_eq!(tell("b", Event::Init), Vec::<String>::new());
+        assert_eq!(tell("b", Event::InitApply(object("b", "five"))), ["apply five"]);
+        assert_eq!(tell("b", Event::InitDone), ["delete four"]);
+    }
+}
