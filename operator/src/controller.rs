@@ -3,7 +3,9 @@
 mod apply;
 mod build;
 pub(crate) mod names;
+mod policy;
 mod prune;
+mod rollouts;
 mod status;
 mod validate;
 
@@ -15,7 +17,9 @@ use embark_crds::{
 };
 use futures_util::{Stream, StreamExt as _};
 use k8s_openapi::{
-    api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp,
+    api::{apps::v1::Deployment, core::v1::Pod},
+    apimachinery::pkg::apis::meta::v1::Condition,
+    jiff::Timestamp,
 };
 use kube::{
     Api, Client, Resource as _, ResourceExt as _,
@@ -37,6 +41,7 @@ use tracing::{debug, info, warn};
 
 use self::{
     apply::{Applied, ApplyError},
+    rollouts::Rollouts,
     status::{Observed, Verdict},
     validate::ValidatedModel,
 };
@@ -55,6 +60,9 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The longest that it rests.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
+/// How often it is looked whether a model may be rolled that waits for others.
+const WAITING_EVERY: Duration = Duration::from_secs(5);
+
 /// Models whose failures are counted at a time.
 const MOST_FAILURES: usize = 10_000;
 /// The most bytes of an event's note.
@@ -68,6 +76,8 @@ pub(crate) struct Context {
     pub(crate) reports: Arc<Reports>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) recorder: Recorder,
+    /// What an upgrade of the operator is rolling.
+    rollouts: Rollouts,
     /// How often a model failed in a row.
     failures: Mutex<HashMap<ObjectRef<Guarded>, u32>>,
 }
@@ -134,8 +144,8 @@ impl Context {
     ) -> Self {
         let Seen { children, reports } = seen;
         let recorder = Recorder::new(client.clone(), FIELD_MANAGER.into());
-        let failures = Mutex::default();
-        Context { client, settings, children, reports, metrics, recorder, failures }
+        let (rollouts, failures) = (Rollouts::default(), Mutex::default());
+        Context { client, settings, children, reports, metrics, recorder, rollouts, failures }
     }
 
     /// How long a model rests that has failed again.
@@ -206,6 +216,9 @@ async fn attempt(model: &Guarded, context: &Context) -> Result<Action, Error> {
         // Its children are owned by it and go with it.
         return Ok(Action::await_change());
     }
+    if model.annotations().get(names::PAUSED).is_some_and(|paused| paused == "true") {
+        return pause(model, context).await;
+    }
     let validated = match validate::validate(model) {
         Ok(validated) => validated,
         Err(errors) => return refuse(model, &errors, context).await,
@@ -243,8 +256,19 @@ async fn tell(
         validated,
         deployment: &applied.deployment,
         pods: pods.iter().map(view).collect(),
+        waits: applied.waits,
     };
     write(model, status::of_applied(model, &observed, Timestamp::now()), context).await?;
+    policy::refresh(context, validated, &pods).await;
+    Ok(if applied.waits { Action::requeue(WAITING_EVERY) } else { Action::await_change() })
+}
+
+/// Leaves all that there is of a model alone, and says so.
+async fn pause(model: &EmbeddingModel, context: &Context) -> Result<Action, Error> {
+    let namespace = model.namespace().unwrap_or_default();
+    let deployment = context.children.get::<Deployment>(&namespace, &model.name_any());
+    let status = status::of_paused(model, deployment.as_deref(), Timestamp::now());
+    write(model, status, context).await?;
     Ok(Action::await_change())
 }
 

@@ -2,7 +2,7 @@
 //! outside: bounded in time and size, and cleaned before they are passed on.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -45,9 +45,16 @@ const WORDS: usize = 1024;
 /// Models that may wait for a reconcile. When there are more, the next poll tells of them again.
 pub(crate) const WAITING: usize = 1024;
 
+/// How often numbers that always move, such as the share of hits, are worth a reconcile of their model.
+const NUMBERS_EVERY: Duration = Duration::from_secs(60);
+
 /// What each pod said last, by its uid.
 #[derive(Default)]
-pub(crate) struct Reports(Mutex<BTreeMap<String, Said>>);
+pub(crate) struct Reports {
+    said: Mutex<BTreeMap<String, Said>>,
+    /// When the numbers of a model were told of last.
+    numbers: Mutex<HashMap<ObjectRef<Guarded>, Instant>>,
+}
 
 /// What a pod said.
 #[derive(Clone, Debug)]
@@ -56,6 +63,8 @@ struct Said {
     next: Instant,
     /// Polls in a row that it has not answered.
     missed: u32,
+    /// The share of hits that its model was last reconciled for.
+    told_hits: Option<u8>,
 }
 
 /// Asks pods.
@@ -77,16 +86,16 @@ pub(crate) struct ClientError(#[source] reqwest::Error);
 impl Reports {
     /// What the pod of that uid said last; an error says why it said nothing. `None`: it was not asked yet.
     pub(crate) fn of(&self, uid: &str) -> Option<Result<ModelReport, String>> {
-        self.0.lock().get(uid).map(|said| said.report.clone())
+        self.said.lock().get(uid).map(|said| said.report.clone())
     }
 
     fn is_due(&self, uid: &str, now: Instant) -> bool {
-        self.0.lock().get(uid).is_none_or(|said| said.next <= now)
+        self.said.lock().get(uid).is_none_or(|said| said.next <= now)
     }
 
-    /// Notes what a pod said, and tells whether it is something new.
-    fn note(&self, uid: &str, said: Said) -> bool {
-        let mut reports = self.0.lock();
+    /// Notes what a pod of a model said, and tells whether it is something new.
+    fn note(&self, uid: &str, model: &ObjectRef<Guarded>, said: Said) -> bool {
+        let mut reports = self.said.lock();
         let Some(before) = reports.get_mut(uid) else {
             reports.insert(uid.to_owned(), said);
             return true;
@@ -98,13 +107,30 @@ impl Reports {
             return false;
         }
         let is_new = gist(&before.report) != gist(&said.report);
+        let hits = hits(&said.report);
         before.report = said.report;
-        is_new
+        let is_told = is_new || before.told_hits != hits && self.is_time_for_numbers(model);
+        if is_told {
+            before.told_hits = hits;
+        }
+        is_told
+    }
+
+    fn is_time_for_numbers(&self, model: &ObjectRef<Guarded>) -> bool {
+        let now = Instant::now();
+        let mut numbers = self.numbers.lock();
+        // Older ones say no more than none does, and those of models that are gone go with them.
+        numbers.retain(|_, told| now < *told + NUMBERS_EVERY);
+        let is_time = !numbers.contains_key(model);
+        if is_time {
+            numbers.insert(model.clone(), now);
+        }
+        is_time
     }
 
     /// Forgets the pods that are gone.
     fn keep(&self, uids: &BTreeSet<String>) {
-        self.0.lock().retain(|uid, _| uids.contains(uid));
+        self.said.lock().retain(|uid, _| uids.contains(uid));
     }
 }
 
@@ -156,10 +182,12 @@ impl Poller {
         let report = answer.and_then(|report| of_model(report, model));
         let is_settled = report.as_ref().is_ok_and(|report| report.state == ModelState::Ready);
         let wait = if is_settled { SETTLED_EVERY } else { UNSETTLED_EVERY };
-        let said = Said { report, next: Instant::now() + wait, missed: 0 };
-        if self.reports.note(&uid, said) {
+        let told_hits = hits(&report);
+        let said = Said { report, next: Instant::now() + wait, missed: 0, told_hits };
+        let model = ObjectRef::new(model).within(&namespace);
+        if self.reports.note(&uid, &model, said) {
             // Full: the model waits already, or will be told of by the next poll.
-            let _ = self.changed.try_send(ObjectRef::new(model).within(&namespace));
+            let _ = self.changed.try_send(model);
         }
     }
 
@@ -214,10 +242,16 @@ fn gist(report: &Result<ModelReport, String>) -> Result<ModelReport, String> {
     let mut report = report.clone()?;
     report.queue = Default::default();
     if let Some(cache) = &mut report.cache {
+        cache.recent = Default::default();
         cache.memory = Default::default();
         cache.disk.bytes = 0;
     }
     Ok(report)
+}
+
+/// The share of hits, in percent.
+fn hits(report: &Result<ModelReport, String>) -> Option<u8> {
+    report.as_ref().ok()?.cache.as_ref()?.recent.hit_percent
 }
 
 /// Whether a pod is nothing but a record any more, such as one that was evicted.
@@ -237,7 +271,53 @@ fn address(pod: &Pod) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use embark_crds::contract::report::{CacheReport, DiskReport, DiskState, RecentReport};
+    use tokio::time::advance;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn hits_that_move_are_told_of_once_a_minute_and_none_is_forgotten() {
+        let reports = Reports::default();
+        let model = ObjectRef::new("m").within("models");
+        let note = |percent| reports.note("pod", &model, said(percent));
+        assert!(note(Some(10)));
+        assert!(note(Some(20)));
+        assert!(!note(Some(30)));
+        assert!(!note(None));
+        advance(NUMBERS_EVERY).await;
+        assert!(note(None));
+        advance(NUMBERS_EVERY).await;
+        assert!(!note(None));
+    }
+
+    fn said(percent: Option<u8>) -> Said {
+        let disk =
+            DiskReport { state: DiskState::Off, message: String::new(), bytes: 0, size_limit: 0 };
+        let recent = RecentReport { hits: 0, items: 0, hit_percent: percent };
+        let cache = CacheReport {
+            epoch: 0,
+            message: String::new(),
+            recent,
+            memory: Default::default(),
+            disk,
+        };
+        let report = ModelReport {
+            name: "m".to_owned(),
+            state: ModelState::Ready,
+            message: String::new(),
+            space_id: String::new(),
+            model_digest: String::new(),
+            dimensions: 4,
+            policy_hash: String::new(),
+            queue: Default::default(),
+            merging: None,
+            cache: Some(cache),
+            next: None,
+        };
+        let told_hits = percent;
+        Said { report: Ok(report), next: Instant::now(), missed: 0, told_hits }
+    }
 
     #[test]
     fn words_are_one_line_without_control_characters() {

@@ -32,3 +32,42 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- printf "%s:%s" .image.repository (.image.tag | default .root.Chart.AppVersion) -}}
 {{- end -}}
 {{- end -}}
+
+{{/* What the operator may do where models are. */}}
+{{- define "embark.rules" -}}
+# What it is told.
+- apiGroups: [embark.dev]
+  resources: [embeddingmodels]
+  verbs: [list, watch]
+- apiGroups: [embark.dev]
+  resources: [embeddingmodels/status]
+  verbs: [patch]
+# What it makes. To apply an object that is not there yet takes create and patch.
+- apiGroups: [""]
+  resources: [configmaps, serviceaccounts]
+  verbs: [create, delete, get, list, patch, watch]
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers]
+  verbs: [create, delete, get, list, patch, watch]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [create, get, list, patch, watch]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [create, get, list, patch, watch]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [create, get, list, patch, watch]
+# What it looks at: pods for their words, revisions for the contracts that they still need. A pod is patched so that the
+# kubelet looks at a policy that has changed.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, patch, watch]
+- apiGroups: [apps]
+  resources: [replicasets]
+  verbs: [list]
+# What it tells.
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}

@@ -36,6 +36,8 @@ pub(crate) enum ApplyError {
 pub(super) struct Applied {
     /// The Deployment as the cluster has it.
     pub(super) deployment: Arc<Deployment>,
+    /// Whether it is as an operator before made it, until the pods of other models have been replaced.
+    pub(super) waits: bool,
 }
 
 /// Applies the children of a model, then deletes those that it has no more use for.
@@ -54,7 +56,7 @@ pub(super) async fn apply(
     for service in &prepared.services {
         child.apply(service).await?;
     }
-    let deployment = child.deployment(&prepared).await?;
+    let applied = child.deployment(&prepared).await?;
     match &prepared.autoscaler {
         Some(autoscaler) => {
             child.apply(autoscaler).await?;
@@ -64,11 +66,14 @@ pub(super) async fn apply(
         }
     }
     child.apply(&prepared.disruption_budget).await?;
-    if prepared.service_account.is_none() {
-        prune::service_account(context, model, &deployment).await?;
+    if applied.waits {
+        return Ok(applied);
     }
-    prune::contracts(context, model, &deployment).await?;
-    Ok(Applied { deployment })
+    if prepared.service_account.is_none() {
+        prune::service_account(context, model, &applied.deployment).await?;
+    }
+    prune::contracts(context, model, &applied.deployment).await?;
+    Ok(applied)
 }
 
 /// A child as the cluster has it.
@@ -100,19 +105,50 @@ impl Applier<'_> {
     }
 
     /// Applies the Deployment, and its replicas as long as no autoscaler owns them. A new one begins with them either way.
-    async fn deployment(&self, prepared: &Prepared) -> Result<Arc<Deployment>, ApplyError> {
-        let is_new = matches!(self.live(&prepared.deployment).await?, Live::Absent);
-        let deployment = self.apply(&prepared.deployment).await?;
+    async fn deployment(&self, prepared: &Prepared) -> Result<Applied, ApplyError> {
+        let live = self.live(&prepared.deployment).await?;
+        let is_new = matches!(live, Live::Absent);
+        let Applied { deployment, waits } = self.roll(&prepared.deployment, live).await?;
         let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas);
         let is_ours = prepared.autoscaler.is_none() || is_new;
         if !is_ours || replicas == Some(prepared.replicas) && !is_new {
-            return Ok(deployment);
+            return Ok(Applied { deployment, waits });
         }
         let replicas = json!({
             "metadata": { "name": prepared.deployment.name_any() },
             "spec": { "replicas": prepared.replicas },
         });
-        self.patch(&prepared.deployment, &replicas, REPLICAS_MANAGER).await
+        let deployment = self.patch(&prepared.deployment, &replicas, REPLICAS_MANAGER).await?;
+        Ok(Applied { deployment, waits })
+    }
+
+    /// Applies all of the Deployment but its replicas. One whose pods an upgrade of the operator would replace is left as it
+    /// is while enough others are under way.
+    async fn roll(
+        &self,
+        desired: &Deployment,
+        live: Live<Deployment>,
+    ) -> Result<Applied, ApplyError> {
+        let mut fields = hashed(desired);
+        let is_upgrade = match live {
+            Live::Kept(live) if is_applied(&fields, &*live) => {
+                return Ok(Applied { deployment: live, waits: false });
+            }
+            Live::Kept(live) => is_upgrade(&fields, &live).then_some(live),
+            Live::Absent | Live::Untold => None,
+        };
+        let Some(live) = is_upgrade else {
+            let deployment = self.patch(desired, &fields, FIELD_MANAGER).await?;
+            return Ok(Applied { deployment, waits: false });
+        };
+        let rollouts = &self.context.rollouts;
+        let Some(leave) = rollouts.begin(&live, &self.context.children) else {
+            return Ok(Applied { deployment: live, waits: true });
+        };
+        fields["metadata"]["annotations"][names::UPGRADE] = env!("CARGO_PKG_VERSION").into();
+        let patched = self.patch(desired, &fields, FIELD_MANAGER).await;
+        rollouts.begun(leave, patched.as_ref().ok().and_then(|new| new.metadata.generation));
+        Ok(Applied { deployment: patched?, waits: false })
     }
 
     /// The child as it is. One of the same name that we do not keep track of is looked for, so that it is not overwritten.
@@ -200,6 +236,19 @@ fn hashed<K: Kept>(child: &K) -> Value {
     let hash = embark_crds::digest::of_part(&child.to_string());
     child["metadata"]["annotations"][names::APPLIED_HASH] = hash.into();
     child
+}
+
+/// Whether a Deployment is to have other pods although its model has not changed, and has pods that serve. What somebody
+/// edited is not meant: the hash of what was applied is as it was then.
+fn is_upgrade(desired: &Value, live: &Deployment) -> bool {
+    let wanted = |name: &str| desired["metadata"]["annotations"][name].as_str();
+    let found = |name: &str| live.annotations().get(name).map(String::as_str);
+    let is_same_model =
+        found(names::GENERATION).is_none_or(|found| Some(found) == wanted(names::GENERATION));
+    let is_edited = found(names::APPLIED_HASH) == wanted(names::APPLIED_HASH);
+    let serves = live.status.as_ref().and_then(|status| status.available_replicas) > Some(0);
+    let template = live.spec.as_ref().map(|spec| json!(spec.template)).unwrap_or_default();
+    is_same_model && !is_edited && serves && !holds(&template, &desired["spec"]["template"])
 }
 
 /// Whether a live child was made from these fields and still has them.

@@ -8,6 +8,14 @@ pub(crate) const OURS: &str = "app.kubernetes.io/managed-by=embark-operator";
 pub(crate) const CONTAINER: &str = "sidecar";
 /// The hash of a child as it was applied: what is not ours in the live object does not count.
 pub(crate) const APPLIED_HASH: &str = "embark.dev/applied-hash";
+/// The generation of the spec that a Deployment was made of: another template of the same generation is the operator's doing.
+pub(crate) const GENERATION: &str = "embark.dev/generation";
+/// Marks a Deployment whose pods are replaced because the operator makes them otherwise than one before it.
+pub(crate) const UPGRADE: &str = "embark.dev/upgrade";
+/// On an EmbeddingModel, "true": nothing is applied.
+pub(crate) const PAUSED: &str = "embark.dev/paused";
+/// The hash of the policy that a pod is to follow. It changes nothing but that the kubelet brings the mount up to date.
+pub(crate) const POLICY_HASH: &str = "embark.dev/policy-hash";
 /// Marks the ConfigMaps of a pool's contracts, which are pruned when nothing refers to them.
 pub(crate) const ROLE: &str = "embark.dev/role";
 /// The value of [`ROLE`] for those.

@@ -35,6 +35,8 @@ pub(super) struct Observed<'a> {
     pub(super) validated: &'a ValidatedModel,
     pub(super) deployment: &'a Deployment,
     pub(super) pods: Vec<PodView>,
+    /// Whether the pods are those of an operator before, until others have been replaced.
+    pub(super) waits: bool,
 }
 
 /// How far a Deployment is.
@@ -85,10 +87,33 @@ pub(super) fn of_refused(
     }
 }
 
-/// Whether a status says the same, but for numbers that always move: they alone are no reason to write.
+/// The status of a model that nothing is applied of for now: its pods are told of as they are, and of all else what was so
+/// before.
+pub(super) fn of_paused(
+    model: &EmbeddingModel,
+    deployment: Option<&Deployment>,
+    now: Timestamp,
+) -> EmbeddingModelStatus {
+    let before = model.status.clone().unwrap_or_default();
+    let rollout = deployment.map(Rollout::of);
+    let verdicts = conditions::of_paused(rollout.as_ref());
+    EmbeddingModelStatus {
+        replicas: rollout.map(|rollout| rollout.there).or(before.replicas),
+        ready_replicas: rollout.map(|rollout| rollout.ready).or(before.ready_replicas),
+        // Not the present generation: nothing was made of that.
+        conditions: merge(conditions_of(model), before.observed_generation, verdicts, now),
+        ..before
+    }
+}
+
+/// Whether a status says the same, but for numbers that always move: they alone are no reason to write. Of the cache's the
+/// share of hits counts, which is told seldom.
 pub(super) fn is_same(old: &EmbeddingModelStatus, new: &EmbeddingModelStatus) -> bool {
-    EmbeddingModelStatus { cache: None, ..old.clone() }
-        == EmbeddingModelStatus { cache: None, ..new.clone() }
+    let steady = |status: &EmbeddingModelStatus| {
+        let hits = status.cache.as_ref().map(|cache| cache.hit_percent);
+        (hits, EmbeddingModelStatus { cache: None, ..status.clone() })
+    };
+    steady(old) == steady(new)
 }
 
 /// Whether every pod is of the Deployment's newest revision and there is none beside them.
@@ -154,10 +179,16 @@ fn cache(observed: &Observed<'_>) -> Option<CacheStatus> {
         i64::try_from(sum).unwrap_or(i64::MAX)
     };
     (!caches.is_empty()).then(|| CacheStatus {
-        hit_percent: None,
+        hit_percent: percent(sum(|cache| cache.recent.hits), sum(|cache| cache.recent.items)),
         entries: sum(|cache| cache.memory.entries),
         bytes: sum(|cache| cache.memory.bytes.saturating_add(cache.disk.bytes)),
     })
+}
+
+/// `None`: there was nothing to hit.
+fn percent(hits: i64, items: i64) -> Option<i32> {
+    let percent = i128::from(hits) * 100 / i128::from((items > 0).then_some(items)?);
+    i32::try_from(percent.clamp(0, 100)).ok()
 }
 
 fn count(number: usize) -> i32 {

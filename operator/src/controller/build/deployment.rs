@@ -19,7 +19,10 @@ use k8s_openapi::{
 };
 
 use super::{ValidatedModel, metadata, service::GRPC, volumes, with};
-use crate::{controller::names::CONTAINER, settings::Settings};
+use crate::{
+    controller::names::{CONTAINER, GENERATION},
+    settings::Settings,
+};
 
 /// The name of the port of probes, metrics and status.
 const ADMIN: &str = "admin";
@@ -37,8 +40,9 @@ const REVISIONS: i32 = 2;
 pub(super) fn build(model: &ValidatedModel, settings: &Settings) -> Deployment {
     let names = model.names();
     let one = |number| Some(IntOrString::Int(number));
+    let generation = with(BTreeMap::new(), GENERATION, &model.generation.to_string());
     Deployment {
-        metadata: metadata(model, names.main()),
+        metadata: ObjectMeta { annotations: Some(generation), ..metadata(model, names.main()) },
         spec: Some(DeploymentSpec {
             revision_history_limit: Some(REVISIONS),
             selector: LabelSelector {

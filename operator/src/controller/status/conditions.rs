@@ -10,6 +10,7 @@ use k8s_openapi::{
 };
 
 use super::{Observed, PodView, Rollout};
+use crate::{controller::rollouts::AT_ONCE, pods::cleaned};
 
 /// The most characters of a condition's message.
 const MESSAGE: usize = 1024;
@@ -39,10 +40,26 @@ pub(super) fn of_applied(observed: &Observed<'_>, rollout: &Rollout) -> Vec<Verd
         Verdict::new("Accepted", Some(true), "Accepted", "the spec is valid"),
         verified,
         available,
-        progressing(rollout),
+        progressing(observed, rollout),
         cache_healthy(observed),
         ready,
     ]
+}
+
+/// The conditions of a model that nothing is applied of: whether its pods serve, and that there is no progress.
+pub(super) fn of_paused(rollout: Option<&Rollout>) -> Vec<Verdict> {
+    const PAUSED: &str = "the annotation embark.dev/paused holds back every change";
+    let mut verdicts = vec![Verdict::new("Progressing", Some(false), "Paused", PAUSED)];
+    match rollout.map(available) {
+        Some(available) => {
+            let holds = available.holds == Some(true);
+            let reason = if holds { "Serving" } else { available.reason };
+            let message = available.message.clone();
+            verdicts.extend([available, Verdict::new("Ready", Some(holds), reason, message)]);
+        }
+        None => verdicts.push(Verdict::new("Ready", Some(false), "Paused", PAUSED)),
+    }
+    verdicts
 }
 
 /// Our conditions of a model with these among them; those of others are theirs to write. One whose state did not change
@@ -132,8 +149,12 @@ fn available(rollout: &Rollout) -> Verdict {
     }
 }
 
-fn progressing(rollout: &Rollout) -> Verdict {
+fn progressing(observed: &Observed<'_>, rollout: &Rollout) -> Verdict {
     const TYPE: &str = "Progressing";
+    if observed.waits {
+        let message = format!("an upgrade of the operator rolls {AT_ONCE} models at a time");
+        return Verdict::new(TYPE, Some(true), "WaitingToRoll", message);
+    }
     if rollout.is_done() {
         return Verdict::new(TYPE, Some(false), "RolledOut", "every pod follows the spec");
     }
@@ -179,11 +200,24 @@ fn ready(
     if let Some((pod, trouble)) = trouble {
         return Verdict::new(TYPE, Some(false), "PodFailed", words(pod, trouble));
     }
+    // There is no pod that could say it: a quota, a policy or a webhook let none be made.
+    if let Some(failure) = replica_failure(observed) {
+        return Verdict::new(TYPE, Some(false), "PodsRefused", cleaned(&failure));
+    }
     if rollout.wanted == 0 {
         return Verdict { type_: TYPE, ..available.clone() };
     }
     let message = waiting(observed).unwrap_or_else(|| available.message.clone());
     Verdict::new(TYPE, Some(false), "RollingOut", message)
+}
+
+/// Why no more pods could be made, in Kubernetes' words.
+fn replica_failure(observed: &Observed<'_>) -> Option<String> {
+    let conditions = observed.deployment.status.as_ref()?.conditions.iter().flatten();
+    let failure = conditions
+        .into_iter()
+        .find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True")?;
+    failure.message.clone().or_else(|| failure.reason.clone())
 }
 
 fn failed<'a>(observed: &'a Observed<'_>) -> Option<(&'a PodView, &'a str)> {

@@ -1,6 +1,9 @@
 //! What is said of a model, of what was seen of it.
 
-use embark_crds::contract::report::{ModelReport, ModelState, QueueReport};
+use embark_crds::contract::report::{
+    CacheReport, DiskReport, DiskState, MemoryReport, ModelReport, ModelState, QueueReport,
+    RecentReport,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::json;
 
@@ -75,6 +78,53 @@ fn one_that_cannot_be_scheduled_leaves_a_model_ready_that_is_served() {
 }
 
 #[test]
+fn pods_that_the_cluster_refuses_are_told_of_in_its_words() {
+    let mut refused = deployment(1, 0, 0);
+    let failure = json!([{
+        "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate",
+        "message": "pods \"m-1\" is forbidden: exceeded quota",
+    }]);
+    refused.status.as_mut().unwrap().conditions = serde_json::from_value(failure).unwrap();
+    let status = said(refused, Vec::new());
+    let found = condition(&status, "Ready");
+    assert_eq!(found.reason, "PodsRefused");
+    assert_eq!(found.message, "pods \"m-1\" is forbidden: exceeded quota");
+}
+
+#[test]
+fn hits_are_those_of_all_pods_and_worth_a_write() {
+    let hitting = |name: &str, hits, items| {
+        let mut pod = ready(name);
+        pod.report.as_mut().unwrap().as_mut().unwrap().cache = Some(cache(hits, items));
+        pod
+    };
+    let percent = |pods| said(deployment(2, 2, 2), pods).cache.unwrap().hit_percent;
+    assert_eq!(percent(vec![hitting("a", 90, 100), hitting("b", 0, 0)]), Some(90));
+    assert_eq!(percent(vec![hitting("a", 90, 100), hitting("b", 10, 300)]), Some(25));
+    assert_eq!(percent(vec![hitting("a", 0, 0)]), None);
+    let of = |hits| said(deployment(1, 1, 1), vec![hitting("a", hits, 100)]);
+    assert!(!is_same(&of(10), &of(20)));
+    let mut grown = of(10);
+    grown.cache.as_mut().unwrap().entries += 1;
+    assert!(is_same(&of(10), &grown));
+}
+
+#[test]
+fn a_model_that_is_paused_keeps_what_was_said_of_it() {
+    let (mut model, deployment) = (model(), deployment(1, 1, 1));
+    model.status = Some(said(deployment.clone(), vec![ready("a")]));
+    model.metadata.generation = Some(4);
+    let paused = of_paused(&model, Some(&deployment), Timestamp::UNIX_EPOCH);
+    assert_eq!((paused.observed_generation, paused.ready_replicas), (Some(3), Some(1)));
+    assert_eq!(condition(&paused, "Progressing").reason, "Paused");
+    assert_eq!(condition(&paused, "Ready").reason, "Serving");
+    assert_eq!(condition(&paused, "ModelVerified").status, "True");
+    model.status = None;
+    let never_applied = of_paused(&model, None, Timestamp::UNIX_EPOCH);
+    assert_eq!(condition(&never_applied, "Ready").reason, "Paused");
+}
+
+#[test]
 fn conditions_of_others_are_left_to_them() {
     let other = Condition {
         type_: "Audited".to_owned(),
@@ -130,8 +180,12 @@ fn said(deployment: Deployment, pods: Vec<PodView>) -> EmbeddingModelStatus {
         }
         pod
     });
-    let observed =
-        Observed { validated: &validated, deployment: &deployment, pods: pods.collect() };
+    let observed = Observed {
+        validated: &validated,
+        deployment: &deployment,
+        pods: pods.collect(),
+        waits: false,
+    };
     let status = of_applied(&model, &observed, Timestamp::UNIX_EPOCH);
     assert_eq!(status.observed_generation, Some(3));
     status
@@ -166,6 +220,17 @@ fn rolling(mut deployment: Deployment) -> Deployment {
 
 fn ready(name: &str) -> PodView {
     pod(name, ModelState::Ready, "")
+}
+
+fn cache(hits: u64, items: u64) -> CacheReport {
+    let off = DiskReport { state: DiskState::Off, message: String::new(), bytes: 0, size_limit: 0 };
+    CacheReport {
+        epoch: 0,
+        message: String::new(),
+        recent: RecentReport { hits, items, hit_percent: None },
+        memory: MemoryReport::default(),
+        disk: off,
+    }
 }
 
 fn pod(name: &str, state: ModelState, message: &str) -> PodView {
