@@ -60,6 +60,9 @@ pub(crate) struct Reports {
 #[derive(Clone, Debug)]
 struct Said {
     report: Result<ModelReport, String>,
+    /// When it was asked.
+    at: Instant,
+    /// When it is to be asked again.
     next: Instant,
     /// Polls in a row that it has not answered.
     missed: u32,
@@ -109,15 +112,15 @@ impl Reports {
         let is_new = gist(&before.report) != gist(&said.report);
         let hits = hits(&said.report);
         before.report = said.report;
-        let is_told = is_new || before.told_hits != hits && self.is_time_for_numbers(model);
+        let is_told =
+            is_new || before.told_hits != hits && self.is_time_for_numbers(model, said.at);
         if is_told {
             before.told_hits = hits;
         }
         is_told
     }
 
-    fn is_time_for_numbers(&self, model: &ObjectRef<Guarded>) -> bool {
-        let now = Instant::now();
+    fn is_time_for_numbers(&self, model: &ObjectRef<Guarded>, now: Instant) -> bool {
         let mut numbers = self.numbers.lock();
         // Older ones say no more than none does, and those of models that are gone go with them.
         numbers.retain(|_, told| now < *told + NUMBERS_EVERY);
@@ -183,7 +186,8 @@ impl Poller {
         let is_settled = report.as_ref().is_ok_and(|report| report.state == ModelState::Ready);
         let wait = if is_settled { SETTLED_EVERY } else { UNSETTLED_EVERY };
         let told_hits = hits(&report);
-        let said = Said { report, next: Instant::now() + wait, missed: 0, told_hits };
+        let at = Instant::now();
+        let said = Said { report, at, next: at + wait, missed: 0, told_hits };
         let model = ObjectRef::new(model).within(&namespace);
         if self.reports.note(&uid, &model, said) {
             // Full: the model waits already, or will be told of by the next poll.
@@ -272,26 +276,24 @@ fn address(pod: &Pod) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use embark_crds::contract::report::{CacheReport, DiskReport, DiskState, RecentReport};
-    use tokio::time::advance;
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn hits_that_move_are_told_of_once_a_minute_and_none_is_forgotten() {
-        let reports = Reports::default();
+    #[test]
+    fn hits_that_move_are_told_of_once_a_minute_and_none_is_forgotten() {
+        let (reports, begin) = (Reports::default(), Instant::now());
         let model = ObjectRef::new("m").within("models");
-        let note = |percent| reports.note("pod", &model, said(percent));
-        assert!(note(Some(10)));
-        assert!(note(Some(20)));
-        assert!(!note(Some(30)));
-        assert!(!note(None));
-        advance(NUMBERS_EVERY).await;
-        assert!(note(None));
-        advance(NUMBERS_EVERY).await;
-        assert!(!note(None));
+        let note = |percent, at| reports.note("pod", &model, said(percent, at));
+        assert!(note(Some(10), begin));
+        assert!(note(Some(20), begin));
+        assert!(!note(Some(30), begin));
+        assert!(!note(None, begin));
+        let later = begin + NUMBERS_EVERY;
+        assert!(note(None, later));
+        assert!(!note(None, later + NUMBERS_EVERY));
     }
 
-    fn said(percent: Option<u8>) -> Said {
+    fn said(percent: Option<u8>, at: Instant) -> Said {
         let disk =
             DiskReport { state: DiskState::Off, message: String::new(), bytes: 0, size_limit: 0 };
         let recent = RecentReport { hits: 0, items: 0, hit_percent: percent };
@@ -316,7 +318,7 @@ mod tests {
             next: None,
         };
         let told_hits = percent;
-        Said { report: Ok(report), next: Instant::now(), missed: 0, told_hits }
+        Said { report: Ok(report), at, next: at, missed: 0, told_hits }
     }
 
     #[test]
