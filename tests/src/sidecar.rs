@@ -214,15 +214,12 @@ impl Sidecar {
 
     /// A connection of its own.
     pub async fn channel(&self) -> Channel {
-        let address = format!("http://{}", self.grpc);
-        let endpoint = Channel::from_shared(address).expect("an address");
-        endpoint.connect().await.expect("the sidecar answers")
+        channel(&self.grpc).await
     }
 
     /// A client of the EmbeddingService.
     pub async fn embeddings(&self) -> Embeddings {
-        let client = EmbeddingServiceClient::with_interceptor(self.channel().await, Patient);
-        client.max_decoding_message_size(64 << 20)
+        embeddings(&self.grpc).await
     }
 
     /// A client of the CacheService.
@@ -402,6 +399,12 @@ fn parts(answer: &str) -> (u16, String) {
     (code, body.to_owned())
 }
 
+/// A client of the EmbeddingService at an address.
+pub async fn embeddings(address: &str) -> Embeddings {
+    let client = EmbeddingServiceClient::with_interceptor(channel(address).await, Patient);
+    client.max_decoding_message_size(64 << 20)
+}
+
 /// A request for texts that leaves everything else to the model.
 pub fn request(texts: &[&str]) -> EmbedRequest {
     EmbedRequest { items: items(texts), ..EmbedRequest::default() }
@@ -471,4 +474,9 @@ fn follow(log: ChildStderr) -> watch::Receiver<Log> {
         sender.send_modify(|log| log.ended = true);
     });
     receiver
+}
+
+async fn channel(address: &str) -> Channel {
+    let endpoint = Channel::from_shared(format!("http://{address}")).expect("an address");
+    endpoint.connect().await.expect("the sidecar answers")
 }
