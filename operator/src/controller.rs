@@ -55,6 +55,9 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The longest that it rests.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
+/// When old revisions are looked at again that Kubernetes is about to delete.
+const LEFT_FOR: Duration = Duration::from_secs(15);
+
 /// Models whose failures are counted at a time.
 const MOST_FAILURES: usize = 10_000;
 /// The most bytes of an event's note.
@@ -245,7 +248,7 @@ async fn tell(
         pods: pods.iter().map(view).collect(),
     };
     write(model, status::of_applied(model, &observed, Timestamp::now()), context).await?;
-    Ok(Action::await_change())
+    Ok(if applied.has_leftovers { Action::requeue(LEFT_FOR) } else { Action::await_change() })
 }
 
 /// Says what is wrong with a model. Nothing of what runs is touched; only a change of the spec is of any use.

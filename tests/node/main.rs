@@ -4,4 +4,5 @@
 
 mod autoscaling;
 mod harness;
+mod mounts;
 mod quickstart;
