@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use embark_crds::v1alpha1::EmbeddingModel;
 use futures_util::{
-    StreamExt as _,
+    Stream, StreamExt as _,
     future::ready,
     stream::{BoxStream, select_all},
 };
@@ -13,6 +13,7 @@ use k8s_openapi::api::{
     apps::v1::Deployment,
     autoscaling::v2::HorizontalPodAutoscaler,
     core::v1::{ConfigMap, Pod, Service, ServiceAccount},
+    networking::v1::NetworkPolicy,
     policy::v1::PodDisruptionBudget,
 };
 use kube::{
@@ -29,6 +30,7 @@ use tokio::sync::OnceCell;
 use crate::{
     controller::names,
     kube_ext::{Object, chain},
+    pod_monitors::{PodMonitor, PodMonitors},
     watches::Scope,
 };
 
@@ -47,7 +49,11 @@ pub(crate) trait Kept: Object {
 macro_rules! children {
     ($($field:ident: $kind:ident,)+) => {
         /// Every object that carries our label, by kind.
-        pub(crate) struct Children { $($field: Store<$kind>,)+ listed: OnceCell<()> }
+        pub(crate) struct Children {
+            $($field: Store<$kind>,)+
+            pod_monitors: PodMonitors,
+            listed: OnceCell<()>,
+        }
 
         $(impl Kept for $kind {
             fn store(children: &Children) -> &Store<Self> {
@@ -61,7 +67,11 @@ macro_rules! children {
             pub(crate) fn watch(client: &Client, scope: &Scope) -> (Self, Triggers) {
                 let mut triggers = Vec::new();
                 $(let $field = watch(client, scope, &mut triggers);)+
-                (Children { $($field,)+ listed: OnceCell::new() }, select_all(triggers).boxed())
+                let pod_monitors = PodMonitors::watch(client, scope, &mut triggers);
+                let listed = OnceCell::new();
+                let children = Children { $($field,)+ pod_monitors, listed };
+                triggers.push(children.pod_monitors.appearances(&children));
+                (children, select_all(triggers).boxed())
             }
 
             /// Waits until each kind was listed once.
@@ -69,6 +79,7 @@ macro_rules! children {
                 // A store wakes only the last of several tasks that wait for it, so that one waits for all of them.
                 let listed = self.listed.get_or_try_init(async || {
                     $(self.$field.wait_until_ready().await?;)+
+                    self.pod_monitors.store().wait_until_ready().await?;
                     Ok(())
                 });
                 listed.await.copied()
@@ -84,12 +95,26 @@ children! {
     deployments: Deployment,
     autoscalers: HorizontalPodAutoscaler,
     disruption_budgets: PodDisruptionBudget,
+    network_policies: NetworkPolicy,
     pods: Pod,
+}
+
+// === impl PodMonitor ===
+
+impl Kept for PodMonitor {
+    fn store(children: &Children) -> &Store<Self> {
+        children.pod_monitors.store()
+    }
 }
 
 // === impl Children ===
 
 impl Children {
+    /// Whether the cluster has PodMonitors.
+    pub(crate) fn has_pod_monitors(&self) -> bool {
+        self.pod_monitors.is_served()
+    }
+
     /// An object by name.
     pub(crate) fn get<K: Kept>(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
         K::store(self).get(&ObjectRef::new(name).within(namespace))
@@ -118,7 +143,15 @@ fn watch<K: Object>(client: &Client, scope: &Scope, triggers: &mut Vec<Triggers>
     let (store, writer) = reflector::store();
     let ours = watcher::Config::default().labels(names::OURS);
     let events = scope.watch(client, &ours, store.clone());
-    let objects = reflector(writer, events).touched_objects();
+    triggers.push(triggers_of(reflector(writer, events)));
+    store
+}
+
+/// The models that a watch tells of.
+pub(crate) fn triggers_of<K: Object>(
+    events: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
+) -> Triggers {
+    let objects = events.touched_objects();
     let mut is_failing = false;
     let models = objects.filter_map(move |object| {
         let object = match object {
@@ -135,12 +168,11 @@ fn watch<K: Object>(client: &Client, scope: &Scope, triggers: &mut Vec<Triggers>
         is_failing = false;
         ready(model_ref(&object))
     });
-    triggers.push(models.boxed());
-    store
+    models.boxed()
 }
 
 /// The model that an object of ours belongs to.
-fn model_ref<K: Object>(object: &K) -> Option<ObjectRef<Guarded>> {
+pub(crate) fn model_ref<K: Object>(object: &K) -> Option<ObjectRef<Guarded>> {
     let namespace = object.namespace()?;
     let model = names::model_of(object.labels())?;
     Some(ObjectRef::new(model).within(&namespace))

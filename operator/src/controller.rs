@@ -2,6 +2,7 @@
 
 mod apply;
 mod build;
+mod holds;
 pub(crate) mod names;
 mod policy;
 mod prune;
@@ -62,6 +63,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 /// How often it is looked whether a model may be rolled that waits for others.
 const WAITING_EVERY: Duration = Duration::from_secs(5);
+/// When old revisions are looked at again that Kubernetes is about to delete.
+const LEFT_FOR: Duration = Duration::from_secs(15);
 
 /// Models whose failures are counted at a time.
 const MOST_FAILURES: usize = 10_000;
@@ -260,7 +263,11 @@ async fn tell(
     };
     write(model, status::of_applied(model, &observed, Timestamp::now()), context).await?;
     policy::refresh(context, validated, &pods).await;
-    Ok(if applied.waits { Action::requeue(WAITING_EVERY) } else { Action::await_change() })
+    Ok(match applied {
+        Applied { waits: true, .. } => Action::requeue(WAITING_EVERY),
+        Applied { has_leftovers: true, .. } => Action::requeue(LEFT_FOR),
+        _ => Action::await_change(),
+    })
 }
 
 /// Leaves all that there is of a model alone, and says so.

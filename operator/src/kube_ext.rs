@@ -92,6 +92,14 @@ pub(crate) fn is_invalid(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 422)
 }
 
+/// Whether an object of the name is there that is not the one that was meant, or none where one was.
+pub(crate) fn is_another(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    let mut fields = causes.map(|cause| cause.field.as_str());
+    status.code == 409 || is_invalid(error) && fields.any(|field| field == "metadata.uid")
+}
+
 /// An error and what caused it, in one line. Of the API server's answers the sentence counts.
 pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut line = sentence(error);

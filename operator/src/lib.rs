@@ -19,6 +19,7 @@ mod http;
 mod kube_ext;
 mod lease;
 mod metrics;
+mod pod_monitors;
 mod pods;
 mod settings;
 pub mod telemetry;

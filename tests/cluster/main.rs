@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod chart;
+mod children;
 mod crd;
 mod harness;
 mod operator;

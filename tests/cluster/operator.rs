@@ -16,7 +16,7 @@ const KINDS: &str =
 const MANY: usize = 8;
 
 /// Children that were applied.
-const APPLIES: &str = "embark_operator_applies_total";
+pub(super) const APPLIES: &str = "embark_operator_applies_total";
 
 #[tokio::test]
 async fn second_reconcile_changes_no_child() {
@@ -209,23 +209,23 @@ async fn models_that_changed_while_no_operator_ran_are_all_seen() {
     alone.stop().await;
 }
 
-async fn start(prefix: &str) -> (Namespace, Alone) {
+pub(super) async fn start(prefix: &str) -> (Namespace, Alone) {
     let namespace = ControlPlane::shared().await.namespace(prefix).await;
     let alone = Alone::start(&namespace).await;
     (namespace, alone)
 }
 
-async fn apply_quickstart(namespace: &Namespace) {
+pub(super) async fn apply_quickstart(namespace: &Namespace) {
     namespace.apply(&quickstart(&json!({}))).await.unwrap();
 }
 
 /// An annotation that is another each time.
-fn touched(reconciles: f64) -> String {
+pub(super) fn touched(reconciles: f64) -> String {
     format!("example.com/touched={reconciles}")
 }
 
 /// The quick start with another spec on top.
-fn quickstart(patch: &Value) -> Value {
+pub(super) fn quickstart(patch: &Value) -> Value {
     let text = std::fs::read_to_string(programs::root().join("examples/quickstart.yaml")).unwrap();
     let manifest = embark_crds::manifest::read(&text).unwrap().remove(0);
     let mut model = json!({
@@ -251,7 +251,7 @@ fn merge(target: &mut Value, patch: &Value) {
 
 /// The children of the namespace's model with their resource versions, but those that Kubernetes itself keeps writing to:
 /// of a Deployment the generation counts, which moves with its spec.
-async fn children(namespace: &Namespace) -> Vec<(String, String)> {
+pub(super) async fn children(namespace: &Namespace) -> Vec<(String, String)> {
     let ours = "--selector=app.kubernetes.io/managed-by=embark-operator";
     let list = namespace.kubectl(["get", KINDS, ours, "--output=json"]).await;
     let list: Value = serde_json::from_str(&list).unwrap();
@@ -275,7 +275,7 @@ async fn children(namespace: &Namespace) -> Vec<(String, String)> {
 }
 
 /// The children once the operator has said of the model's present generation how it is.
-async fn settled(namespace: &Namespace) -> Vec<(String, String)> {
+pub(super) async fn settled(namespace: &Namespace) -> Vec<(String, String)> {
     until("the operator has seen the model", async || {
         let model = get(namespace, "embm/quickstart").await;
         let ready = model["status"]["conditions"].as_array().is_some_and(|conditions| {
@@ -291,20 +291,20 @@ async fn replicas(namespace: &Namespace) -> i64 {
     get(namespace, "deployment/quickstart").await["spec"]["replicas"].as_i64().unwrap_or(-1)
 }
 
-async fn condition(namespace: &Namespace, type_: &str) -> Value {
+pub(super) async fn condition(namespace: &Namespace, type_: &str) -> Value {
     let model = get(namespace, "embm/quickstart").await;
     let conditions = model["status"]["conditions"].as_array().cloned().unwrap_or_default();
     conditions.into_iter().find(|condition| condition["type"] == type_).unwrap_or_default()
 }
 
 /// An object; null when there is none.
-async fn get(namespace: &Namespace, object: &str) -> Value {
+pub(super) async fn get(namespace: &Namespace, object: &str) -> Value {
     let arguments = ["--namespace", namespace.name(), "get", object, "--output=json"];
     let found = namespace.plane().try_kubectl(arguments, "").await;
     serde_json::from_str(&found.output).unwrap_or_default()
 }
 
-async fn patch(namespace: &Namespace, object: &str, type_: &str, patch: &Value) {
+pub(super) async fn patch(namespace: &Namespace, object: &str, type_: &str, patch: &Value) {
     let (type_, patch) = (format!("--type={type_}"), patch.to_string());
     namespace.kubectl(["patch", object, &type_, "--patch", &patch]).await;
 }

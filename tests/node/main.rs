@@ -5,4 +5,5 @@
 mod autoscaling;
 mod harness;
 mod live;
+mod mounts;
 mod quickstart;

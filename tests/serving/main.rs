@@ -50,3 +50,4 @@ mod tensors;
 mod tokens;
 mod traces;
 mod urls;
+mod versions;

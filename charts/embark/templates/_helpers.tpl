@@ -49,6 +49,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
   verbs: [create, delete, get, list, patch, watch]
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [create, delete, get, list, patch, watch]
 - apiGroups: [""]
   resources: [services]
   verbs: [create, get, list, patch, watch]
@@ -57,6 +60,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [create, get, list, patch, watch]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
+  verbs: [create, get, list, patch, watch]
+# Where that kind exists.
+- apiGroups: [monitoring.coreos.com]
+  resources: [podmonitors]
   verbs: [create, get, list, patch, watch]
 # What it looks at: pods for their words, revisions for the contracts that they still need. A pod is patched so that the
 # kubelet looks at a policy that has changed.

@@ -1,6 +1,8 @@
 //! Where a contract stands on a pod's disk. Each model has a folder, and in it a folder for each of the two parts, as
 //! mounts of ConfigMaps are folders; a part has a file for each version of the contract that the operator writes.
 
+use std::collections::BTreeMap;
+
 use super::{CachePolicy, Contract, VERSION};
 
 /// The folder with a folder for each model.
@@ -31,6 +33,15 @@ pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// The versions that this build reads, newest first.
 pub const VERSIONS: &[u32] = &[VERSION];
 
+/// The files of a contract by part, and in each part by name: one for each version that the operator writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Files {
+    /// Those of [`SERVING_DIR`].
+    pub serving: BTreeMap<String, String>,
+    /// Those of [`POLICY_DIR`].
+    pub policy: BTreeMap<String, String>,
+}
+
 /// The name of a version's file.
 pub fn file_name(version: u32) -> String {
     format!("v{version}.json")
@@ -50,6 +61,12 @@ pub fn artifact_dir(field: &str) -> &str {
 // === impl Contract ===
 
 impl Contract {
+    /// Every file that this build writes of it: the same bytes for the same contract.
+    pub fn files(&self) -> Files {
+        let this = |json: String| BTreeMap::from([(file_name(VERSION), json)]);
+        Files { serving: this(self.serving_json()), policy: this(self.policy_json()) }
+    }
+
     /// The serving configuration as its file holds it: the same bytes for the same configuration.
     pub fn serving_json(&self) -> String {
         serde_json::to_string(&self.serving).expect("it is plain data with text keys")

@@ -18,7 +18,7 @@ enum Suffix {
 }
 
 /// A quantity in billionths; `None` for a text that is not one.
-pub(crate) fn nanos(text: &str) -> Option<i128> {
+pub fn nanos(text: &str) -> Option<i128> {
     if text.len() > MAX_CHARACTERS {
         return None;
     }

@@ -3,19 +3,27 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::{apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler,
+        networking::v1::NetworkPolicy,
+    },
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
 use kube::{Api, Resource, ResourceExt as _};
 use serde_json::{Value, json};
 
-use super::{Context, build::Prepared, names, prune, validate::ValidatedModel};
+use super::{
+    Context, build::Prepared, holds::holds, names, prune, rollouts, validate::ValidatedModel,
+};
 use crate::{
     children::Kept,
     kube_ext::{self, FIELD_MANAGER, REPLICAS_MANAGER},
 };
 
-/// Maps that select by all that is in them.
-const WHOLE: [&str; 2] = ["selector", "matchLabels"];
+/// A version that no object has: the first that is written has a later one. Who applies an object of this version makes it,
+/// or is told of a conflict.
+const NOT_THERE: &str = "1";
 
 /// Why the cluster could not be brought to what was built.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +46,8 @@ pub(super) struct Applied {
     pub(super) deployment: Arc<Deployment>,
     /// Whether it is as an operator before made it, until the pods of other models have been replaced.
     pub(super) waits: bool,
+    /// Whether there will be more to delete, which nothing tells of.
+    pub(super) has_leftovers: bool,
 }
 
 /// Applies the children of a model, then deletes those that it has no more use for.
@@ -56,7 +66,14 @@ pub(super) async fn apply(
     for service in &prepared.services {
         child.apply(service).await?;
     }
-    let applied = child.deployment(&prepared).await?;
+    // Before the pods: whom it keeps out never gets in.
+    match &prepared.network_policy {
+        Some(policy) => {
+            child.apply(policy).await?;
+        }
+        None => prune::one::<NetworkPolicy>(context, model, &model.names().main()).await?,
+    }
+    let (deployment, waits) = child.deployment(&prepared).await?;
     match &prepared.autoscaler {
         Some(autoscaler) => {
             child.apply(autoscaler).await?;
@@ -66,24 +83,24 @@ pub(super) async fn apply(
         }
     }
     child.apply(&prepared.disruption_budget).await?;
-    if applied.waits {
-        return Ok(applied);
+    if context.children.has_pod_monitors() {
+        child.apply(&prepared.pod_monitor).await?;
+    }
+    if waits {
+        return Ok(Applied { deployment, waits, has_leftovers: false });
     }
     if prepared.service_account.is_none() {
-        prune::service_account(context, model, &applied.deployment).await?;
+        prune::service_account(context, model, &deployment).await?;
     }
-    prune::contracts(context, model, &applied.deployment).await?;
-    Ok(applied)
+    let has_leftovers = prune::contracts(context, model, &deployment).await?;
+    Ok(Applied { deployment, waits, has_leftovers })
 }
 
-/// A child as the cluster has it.
-enum Live<K> {
-    /// There is none.
-    Absent,
-    /// It is the model's, and the watches have not told of it yet.
-    Untold,
-    /// It is the model's.
-    Kept(Arc<K>),
+/// A child as it is after it was applied.
+struct Written<K> {
+    child: Arc<K>,
+    /// It was not there before.
+    is_new: bool,
 }
 
 /// Applies the children of one model.
@@ -96,113 +113,136 @@ struct Applier<'a> {
 
 impl Applier<'_> {
     /// Applies a child, unless it is as it should be.
-    async fn apply<K: Kept>(&self, child: &K) -> Result<Arc<K>, ApplyError> {
-        let desired = hashed(child);
-        match self.live(child).await? {
-            Live::Kept(live) if is_applied(&desired, &*live) => Ok(live),
-            _ => self.patch(child, &desired, FIELD_MANAGER).await,
+    async fn apply<K: Kept>(&self, child: &K) -> Result<Written<K>, ApplyError> {
+        let (desired, name) = (hashed(child), child.name_any());
+        match self.known::<K>(&name)? {
+            Some(known) if is_applied(&desired, &*known) => {
+                Ok(Written { child: known, is_new: false })
+            }
+            known => self.write(&name, &desired, known.and_then(|known| known.uid())).await,
         }
+    }
+
+    /// A child of ours, as the watches have told of it.
+    fn known<K: Kept>(&self, name: &str) -> Result<Option<Arc<K>>, ApplyError> {
+        let known = self.context.children.get::<K>(&self.model.namespace, name);
+        known.iter().try_for_each(|known| self.owned::<K, K>(known, name))?;
+        Ok(known)
     }
 
     /// Applies the Deployment, and its replicas as long as no autoscaler owns them. A new one begins with them either way.
-    async fn deployment(&self, prepared: &Prepared) -> Result<Applied, ApplyError> {
-        let live = self.live(&prepared.deployment).await?;
-        let is_new = matches!(live, Live::Absent);
-        let Applied { deployment, waits } = self.roll(&prepared.deployment, live).await?;
+    async fn deployment(&self, prepared: &Prepared) -> Result<(Arc<Deployment>, bool), ApplyError> {
+        let (Written { child: deployment, is_new }, waits) =
+            self.roll(&prepared.deployment).await?;
         let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas);
         let is_ours = prepared.autoscaler.is_none() || is_new;
         if !is_ours || replicas == Some(prepared.replicas) && !is_new {
-            return Ok(Applied { deployment, waits });
+            return Ok((deployment, waits));
         }
+        let name = deployment.name_any();
         let replicas = json!({
-            "metadata": { "name": prepared.deployment.name_any() },
+            "metadata": { "name": name, "uid": deployment.uid() },
             "spec": { "replicas": prepared.replicas },
         });
-        let deployment = self.patch(&prepared.deployment, &replicas, REPLICAS_MANAGER).await?;
-        Ok(Applied { deployment, waits })
+        let written = self.patch(&name, &replicas, REPLICAS_MANAGER).await;
+        let deployment = written.map_err(|source| failed::<Deployment>(&name, source))?;
+        Ok((deployment, waits))
     }
 
     /// Applies all of the Deployment but its replicas. One whose pods an upgrade of the operator would replace is left as it
-    /// is while enough others are under way.
-    async fn roll(
-        &self,
-        desired: &Deployment,
-        live: Live<Deployment>,
-    ) -> Result<Applied, ApplyError> {
-        let mut fields = hashed(desired);
-        let is_upgrade = match live {
-            Live::Kept(live) if is_applied(&fields, &*live) => {
-                return Ok(Applied { deployment: live, waits: false });
-            }
-            Live::Kept(live) => is_upgrade(&fields, &live).then_some(live),
-            Live::Absent | Live::Untold => None,
-        };
-        let Some(live) = is_upgrade else {
-            let deployment = self.patch(desired, &fields, FIELD_MANAGER).await?;
-            return Ok(Applied { deployment, waits: false });
+    /// is while enough others are under way: it waits.
+    async fn roll(&self, desired: &Deployment) -> Result<(Written<Deployment>, bool), ApplyError> {
+        let (mut fields, name) = (hashed(desired), desired.name_any());
+        let known = self.known::<Deployment>(&name)?;
+        let Some(known) = known.filter(|known| rollouts::is_upgrade(&fields, known)) else {
+            return Ok((self.apply(desired).await?, false));
         };
         let rollouts = &self.context.rollouts;
-        let Some(leave) = rollouts.begin(&live, &self.context.children) else {
-            return Ok(Applied { deployment: live, waits: true });
+        let Some(leave) = rollouts.begin(&known, &self.context.children) else {
+            return Ok((Written { child: known, is_new: false }, true));
         };
         fields["metadata"]["annotations"][names::UPGRADE] = env!("CARGO_PKG_VERSION").into();
-        let patched = self.patch(desired, &fields, FIELD_MANAGER).await;
-        rollouts.begun(leave, patched.as_ref().ok().and_then(|new| new.metadata.generation));
-        Ok(Applied { deployment: patched?, waits: false })
+        let written = self.write::<Deployment>(&name, &fields, known.uid()).await;
+        let generation = written.as_ref().ok().and_then(|new| new.child.metadata.generation);
+        rollouts.begun(leave, generation);
+        Ok((written?, false))
     }
 
-    /// The child as it is. One of the same name that we do not keep track of is looked for, so that it is not overwritten.
-    async fn live<K: Kept>(&self, child: &K) -> Result<Live<K>, ApplyError> {
-        let (name, namespace) = (child.name_any(), &self.model.namespace);
-        let taken = |owner| ApplyError::Taken { kind: kind::<K>(), name: name.clone(), owner };
-        if let Some(live) = self.context.children.get::<K>(namespace, &name) {
-            self.owned(&*live).map_err(taken)?;
-            return Ok(Live::Kept(live));
+    /// Applies the object of this uid, or makes one. Another of the name is never overwritten: whether there is one is
+    /// looked for only when the API server says so, since each look is a request.
+    async fn write<K: Kept>(
+        &self,
+        name: &str,
+        desired: &Value,
+        uid: Option<String>,
+    ) -> Result<Written<K>, ApplyError> {
+        let first = self.write_as(name, desired, uid.as_deref()).await;
+        let Err(conflict) = first else { return first.map_err(|error| failed::<K>(name, error)) };
+        if !kube_ext::is_another(&conflict) {
+            return Err(failed::<K>(name, conflict));
         }
-        let api = Api::<K>::namespaced(self.context.client.clone(), namespace);
-        let found = api.get_metadata_opt(&name).await.map_err(|source| {
-            let (kind, name) = (kind::<K>(), name.clone());
+        let api = Api::<K>::namespaced(self.context.client.clone(), &self.model.namespace);
+        let found = api.get_metadata_opt(name).await.map_err(|source| {
+            let (kind, name) = (kind::<K>(), name.to_owned());
             ApplyError::Look { kind, name, source }
         })?;
-        let Some(found) = found else { return Ok(Live::Absent) };
-        self.owned(&found).map_err(taken)?;
-        Ok(Live::Untold)
+        if let Some(found) = &found {
+            self.owned::<K, _>(found, name)?;
+        }
+        let uid = found.and_then(|found| found.uid());
+        let again = self.write_as(name, desired, uid.as_deref()).await;
+        again.map_err(|error| failed::<K>(name, error))
+    }
+
+    async fn write_as<K: Kept>(
+        &self,
+        name: &str,
+        desired: &Value,
+        uid: Option<&str>,
+    ) -> kube::Result<Written<K>> {
+        let mut desired = desired.clone();
+        match uid {
+            Some(uid) => desired["metadata"]["uid"] = uid.into(),
+            None => desired["metadata"]["resourceVersion"] = NOT_THERE.into(),
+        }
+        let child = self.patch(name, &desired, FIELD_MANAGER).await?;
+        Ok(Written { child, is_new: uid.is_none() })
     }
 
     /// Fails with who owns an object that is not our model's.
-    fn owned<K: Resource>(&self, object: &K) -> Result<(), String> {
-        let owners = object.meta().owner_references.as_deref().unwrap_or_default();
+    fn owned<K: Kept, F: Resource>(&self, found: &F, name: &str) -> Result<(), ApplyError> {
+        let owners = found.meta().owner_references.as_deref().unwrap_or_default();
         if owners.iter().any(|owner| owner.uid == self.model.owner.uid) {
             return Ok(());
         }
         let named = |owner: &OwnerReference| format!("{} {}", owner.kind, owner.name);
-        Err(owners.first().map_or_else(|| "nobody known".to_owned(), named))
+        let owner = owners.first().map_or_else(|| "nobody known".to_owned(), named);
+        Err(ApplyError::Taken { kind: kind::<K>(), name: name.to_owned(), owner })
     }
 
     async fn patch<K: Kept>(
         &self,
-        child: &K,
+        name: &str,
         fields: &Value,
         manager: &str,
-    ) -> Result<Arc<K>, ApplyError> {
-        let name = child.name_any();
-        let place = [self.model.namespace.as_str(), &name];
+    ) -> kube::Result<Arc<K>> {
+        let place = [self.model.namespace.as_str(), name];
         tracing::debug!(kind = kind::<K>(), name, "applying");
         let client = &self.context.client;
         let mut applied = kube_ext::apply::<K>(client, fields, place, manager).await;
-        self.context.metrics.applied();
         // An edit of what identifies an entry of a list, such as a port's number, leaves two entries that cannot stand
         // side by side: our list takes the place of what is there.
-        if applied.as_ref().is_err_and(kube_ext::is_invalid)
+        if applied.as_ref().is_err_and(|e| kube_ext::is_invalid(e) && !kube_ext::is_another(e))
+            && fields["metadata"].get("uid").is_some()
             && let Ok(merged) = kube_ext::merge::<K>(client, fields, place, manager).await
             && kube_ext::disown_updates(client, &merged, manager).await.is_ok()
         {
             applied = kube_ext::apply::<K>(client, fields, place, manager).await;
         }
-        applied.map(Arc::new).map_err(|source| {
-            let (kind, name) = (kind::<K>(), place[1].to_owned());
-            ApplyError::Apply { kind, name, source }
-        })
+        if applied.is_ok() {
+            self.context.metrics.applied();
+        }
+        applied.map(Arc::new)
     }
 }
 
@@ -221,9 +261,8 @@ impl ApplyError {
 
 // === free functions ===
 
-/// A LabelSelector, which holds such a map.
-fn is_selector_of_labels(selector: &Value) -> bool {
-    selector.get("matchLabels").is_some()
+fn failed<K: Kept>(name: &str, source: kube::Error) -> ApplyError {
+    ApplyError::Apply { kind: kind::<K>(), name: name.to_owned(), source }
 }
 
 pub(super) fn kind<K: Kept>() -> String {
@@ -238,68 +277,8 @@ fn hashed<K: Kept>(child: &K) -> Value {
     child
 }
 
-/// Whether a Deployment is to have other pods although its model has not changed, and has pods that serve. What somebody
-/// edited is not meant: the hash of what was applied is as it was then.
-fn is_upgrade(desired: &Value, live: &Deployment) -> bool {
-    let wanted = |name: &str| desired["metadata"]["annotations"][name].as_str();
-    let found = |name: &str| live.annotations().get(name).map(String::as_str);
-    let is_same_model =
-        found(names::GENERATION).is_none_or(|found| Some(found) == wanted(names::GENERATION));
-    let is_edited = found(names::APPLIED_HASH) == wanted(names::APPLIED_HASH);
-    let serves = live.status.as_ref().and_then(|status| status.available_replicas) > Some(0);
-    let template = live.spec.as_ref().map(|spec| json!(spec.template)).unwrap_or_default();
-    is_same_model && !is_edited && serves && !holds(&template, &desired["spec"]["template"])
-}
-
 /// Whether a live child was made from these fields and still has them.
 fn is_applied<K: Kept>(desired: &Value, live: &K) -> bool {
     let Ok(live) = serde_json::to_value(live) else { return false };
     holds(&live, desired)
-}
-
-/// Whether `live` has every field of `desired`. Maps and lists of maps may hold more, which others own, and defaults may
-/// stand between; lists of words and selectors are one value each.
-fn holds(live: &Value, desired: &Value) -> bool {
-    match (live, desired) {
-        (Value::Object(live), Value::Object(desired)) => desired.iter().all(|(name, desired)| {
-            let is_whole = WHOLE.contains(&name.as_str()) && !is_selector_of_labels(desired);
-            let fits = |live| if is_whole { live == desired } else { holds(live, desired) };
-            live.get(name).is_some_and(fits)
-        }),
-        (Value::Array(live), Value::Array(desired)) if desired.iter().all(Value::is_object) => {
-            desired.iter().all(|desired| live.iter().any(|live| holds(live, desired)))
-        }
-        (live, desired) => live == desired,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_others_add_does_not_count_and_what_they_change_does() {
-        let desired = json!({ "a": { "b": [{ "name": "x", "value": 1 }] }, "c": "d" });
-        let mut live = desired.clone();
-        live["a"]["default"] = true.into();
-        live["a"]["b"][0]["default"] = true.into();
-        live["a"]["b"].as_array_mut().unwrap().insert(0, json!({ "name": "y" }));
-        assert!(holds(&live, &desired));
-        for change in ["/a/b/1/value", "/c"] {
-            let mut edited = live.clone();
-            *edited.pointer_mut(change).unwrap() = "edited".into();
-            assert!(!holds(&edited, &desired), "{change}");
-        }
-        live["a"]["b"] = json!([]);
-        assert!(!holds(&live, &desired));
-        for (live, desired) in [
-            (json!({"args": ["a", "b"]}), json!({"args": ["a"]})),
-            (json!({"args": ["b", "a"]}), json!({"args": ["a", "b"]})),
-            (json!({"selector": {"a": "b", "c": "d"}}), json!({"selector": {"a": "b"}})),
-        ] {
-            assert!(!holds(&live, &desired), "{live}");
-        }
-        let labels = json!({"selector": {"matchLabels": {"a": "b"}}});
-        assert!(holds(&labels, &labels));
-    }
 }

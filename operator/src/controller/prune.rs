@@ -11,7 +11,7 @@ use kube::{Api, ResourceExt as _, api::ListParams};
 use super::{
     Context,
     apply::{ApplyError, kind},
-    names, status,
+    build, names, status,
     validate::ValidatedModel,
 };
 use crate::{children::Kept, kube_ext};
@@ -42,12 +42,13 @@ pub(super) async fn service_account(
     one::<ServiceAccount>(context, model, &own).await
 }
 
-/// Deletes the contracts of a pool that no pod and no revision refers to, once a roll-out is over.
+/// Deletes the contracts of a pool that no pod and no revision refers to, once a roll-out is over. Gives whether there will
+/// be more to delete: Kubernetes deletes old revisions when it gets to it, and nothing tells of that.
 pub(super) async fn contracts(
     context: &Context,
     model: &ValidatedModel,
     deployment: &Deployment,
-) -> Result<(), ApplyError> {
+) -> Result<bool, ApplyError> {
     let current = model.names().pool_contract(&model.serving_hash);
     let mut old = context.children.of_model::<ConfigMap>(&model.namespace, &model.name);
     old.retain(|config_map| {
@@ -57,13 +58,15 @@ pub(super) async fn contracts(
             && is_owned(&**config_map, model)
     });
     if old.is_empty() || !status::is_rolled_out(deployment) {
-        return Ok(());
+        return Ok(false);
     }
     let used = used(context, model).await?;
-    for config_map in old.iter().filter(|config_map| !used.contains(&config_map.name_any())) {
+    let (kept, unused): (Vec<_>, Vec<_>) =
+        old.iter().partition(|config_map| used.contains(&config_map.name_any()));
+    for config_map in unused {
         delete(context, &**config_map).await?;
     }
-    Ok(())
+    Ok(kept.len() > build::REVISIONS)
 }
 
 // === free functions ===
@@ -76,7 +79,12 @@ async fn used(context: &Context, model: &ValidatedModel) -> Result<BTreeSet<Stri
         let (kind, name) = ("ReplicaSet".to_owned(), selector.clone());
         ApplyError::Look { kind, name, source }
     })?;
-    let pods = context.children.of_model::<Pod>(&model.namespace, &model.name);
+    // Those on their way out, too: they may take their time.
+    let mut pods = context.children.all::<Pod>();
+    pods.retain(|pod| {
+        pod.namespace().as_deref() == Some(&model.namespace)
+            && names::model_of(pod.labels()) == Some(&model.name)
+    });
     let of_pods = pods.iter().filter_map(|pod| pod.spec.as_ref());
     let of_revisions = revisions
         .iter()

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt as _;
 use parking_lot::Mutex;
+use serde_json::{Value, json};
 
-use super::{names, status};
+use super::{holds::holds, names, status};
 use crate::children::Children;
 
 /// Models whose pods an upgrade replaces at a time.
@@ -24,6 +25,19 @@ type Key = (String, String);
 /// Leave to roll one Deployment.
 #[derive(Debug)]
 pub(super) struct Leave(Key);
+
+/// Whether a Deployment is to have other pods although its model has not changed, and has pods that serve. What somebody
+/// edited is not meant: the hash of what was applied is as it was then.
+pub(super) fn is_upgrade(desired: &Value, live: &Deployment) -> bool {
+    let wanted = |name: &str| desired["metadata"]["annotations"][name].as_str();
+    let found = |name: &str| live.annotations().get(name).map(String::as_str);
+    let is_same_model =
+        found(names::GENERATION).is_none_or(|found| Some(found) == wanted(names::GENERATION));
+    let is_edited = found(names::APPLIED_HASH) == wanted(names::APPLIED_HASH);
+    let serves = live.status.as_ref().and_then(|status| status.available_replicas) > Some(0);
+    let template = live.spec.as_ref().map(|spec| json!(spec.template)).unwrap_or_default();
+    is_same_model && !is_edited && serves && !holds(&template, &desired["spec"]["template"])
+}
 
 // === impl Rollouts ===
 

@@ -1,7 +1,9 @@
 //! Whether a model can be built. The only place where a user is told no.
 
+use std::collections::BTreeMap;
+
 use embark_crds::{
-    contract::{Contract, Location},
+    contract::{Contract, ServingConfig, files::Files},
     digest::{self, SpaceId},
     resolve::{FieldError, Target, resolve},
     v1alpha1::{EmbeddingModel, EmbeddingModelSpec},
@@ -25,7 +27,11 @@ pub(crate) struct ValidatedModel {
     pub(crate) owner: OwnerReference,
     pub(crate) spec: EmbeddingModelSpec,
     pub(crate) contract: Contract,
-    /// The hash of the part of the contract that rolls the pods.
+    /// What the pool's pods read, in each version.
+    pub(crate) files: Files,
+    /// What injected sidecars read in place of [`Files::serving`].
+    pub(crate) injected: BTreeMap<String, String>,
+    /// The hash of the files of the part that rolls the pods.
     pub(crate) serving_hash: String,
     /// The hash of the cache policy.
     pub(crate) policy_hash: String,
@@ -39,38 +45,24 @@ pub(crate) struct ValidatedModel {
 pub(super) fn validate(model: &EmbeddingModel) -> Result<ValidatedModel, Vec<FieldError>> {
     let name = model.name_any();
     let contract = resolve(&name, &model.spec, Target::Cluster)?;
-    let unsupported = unsupported(&model.spec, &contract);
-    if !unsupported.is_empty() {
-        return Err(unsupported);
-    }
+    let files = contract.files();
+    // It is reached from its own pod alone, so that nothing of a Service's port is mounted there.
+    let serving = ServingConfig { endpoint: None, ..contract.serving.clone() };
+    let injected = Contract { serving, policy: contract.policy.clone() }.files().serving;
     let owner = model.controller_owner_ref(&());
     Ok(ValidatedModel {
         namespace: model.namespace().unwrap_or_default(),
         generation: model.metadata.generation.unwrap_or_default(),
         owner: owner.expect("what the API server sends has a name and a uid"),
         spec: model.spec.clone(),
-        serving_hash: digest::of_part(&contract.serving_json()),
+        serving_hash: hash(&files.serving),
         policy_hash: digest::of_part(&contract.policy_json()),
         space: SpaceId::of(&contract.serving),
         contract,
+        files,
+        injected,
         name,
     })
-}
-
-/// What no pod is made for yet.
-fn unsupported(spec: &EmbeddingModelSpec, contract: &Contract) -> Vec<FieldError> {
-    let leave = "is not supported yet; leave it out";
-    let mut asked = vec![(spec.network_policy.is_some(), "spec.networkPolicy".to_owned(), leave)];
-    for (field, artifact) in contract.serving.artifacts() {
-        let is_volume = matches!(artifact.location, Location::Pvc { .. });
-        asked.extend([
-            (artifact.has_secret, format!("{field}.secretRef"), leave),
-            (artifact.has_ca_bundle, format!("{field}.caBundleRef"), leave),
-            (is_volume, format!("{field}.uri"), "pvc:// is not supported yet"),
-        ]);
-    }
-    let asked = asked.into_iter().filter(|(asked, ..)| *asked);
-    asked.map(|(_, field, sentence)| FieldError::of_field(&field, sentence)).collect()
 }
 
 // === impl ValidatedModel ===
@@ -79,4 +71,11 @@ impl ValidatedModel {
     pub(crate) fn names(&self) -> Names<'_> {
         Names(&self.name)
     }
+}
+
+// === free functions ===
+
+/// The hash of files, names and all: with another version beside them they are other files.
+pub(super) fn hash(files: &BTreeMap<String, String>) -> String {
+    digest::of_part(&serde_json::to_string(files).expect("it is plain data with text keys"))
 }

@@ -18,14 +18,14 @@ use k8s_openapi::{
     },
 };
 
-use super::{ValidatedModel, metadata, service::GRPC, volumes, with};
+use super::{ValidatedModel, metadata, mounts, service::GRPC, volumes, with};
 use crate::{
     controller::names::{CONTAINER, GENERATION},
     settings::Settings,
 };
 
 /// The name of the port of probes, metrics and status.
-const ADMIN: &str = "admin";
+pub(super) const ADMIN: &str = "admin";
 /// The container that `kubectl logs` and `kubectl exec` mean.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// How long a pod serves on after it was told to end: until its address is gone from every client's list.
@@ -35,7 +35,7 @@ const CLOSE_SECONDS: i64 = 55;
 /// How long a process may take to answer at all, in probes of 1 s. It answers long before its model is loaded.
 const STARTUP_PROBES: i32 = 60;
 /// Revisions that can be rolled back to. Each keeps its contract.
-const REVISIONS: i32 = 2;
+pub(crate) const REVISIONS: usize = 2;
 
 pub(super) fn build(model: &ValidatedModel, settings: &Settings) -> Deployment {
     let names = model.names();
@@ -44,7 +44,7 @@ pub(super) fn build(model: &ValidatedModel, settings: &Settings) -> Deployment {
     Deployment {
         metadata: ObjectMeta { annotations: Some(generation), ..metadata(model, names.main()) },
         spec: Some(DeploymentSpec {
-            revision_history_limit: Some(REVISIONS),
+            revision_history_limit: i32::try_from(REVISIONS).ok(),
             selector: LabelSelector {
                 match_labels: Some(names.selector()),
                 ..LabelSelector::default()
@@ -118,7 +118,7 @@ fn container(model: &ValidatedModel, settings: &Settings) -> Container {
     Container {
         name: CONTAINER.to_owned(),
         image: Some(pod.image.clone().unwrap_or_else(|| settings.sidecar_image.clone())),
-        args: Some(arguments()),
+        args: Some(arguments(model)),
         env: filled(&pod.env),
         ports: Some(vec![port(GRPC, GRPC_PORT), port(ADMIN, ADMIN_PORT)]),
         // Often: no traffic comes before it has passed, and the first look is mostly too early.
@@ -151,7 +151,7 @@ fn container(model: &ValidatedModel, settings: &Settings) -> Container {
     }
 }
 
-fn arguments() -> Vec<String> {
+fn arguments(model: &ValidatedModel) -> Vec<String> {
     let everywhere = |port: u16| format!("0.0.0.0:{port}");
     let words = [
         "serve".to_owned(),
@@ -162,7 +162,8 @@ fn arguments() -> Vec<String> {
         format!("--drain-wait={DRAIN_WAIT_SECONDS}s"),
         "--log-format=json".to_owned(),
     ];
-    words.to_vec()
+    let (_, endpoint) = mounts::of_endpoint(model);
+    words.into_iter().chain(endpoint).collect()
 }
 
 fn probe(path: &str) -> Probe {

@@ -13,6 +13,10 @@ pub(super) const GRPC: &str = "grpc";
 
 pub(super) fn build(model: &ValidatedModel) -> Vec<Service> {
     let names = model.names();
+    let has_tls = model.contract.serving.endpoint.is_some_and(|endpoint| endpoint.tls);
+    // Gateways and meshes treat HTTP/2 without TLS as what it is. With TLS it has to be said, too: those that go by the
+    // port's name would take it for plain text.
+    let protocol = if has_tls { "https" } else { "kubernetes.io/h2c" };
     let service = |name: String, cluster_ip: Option<&str>| Service {
         metadata: metadata(model, name),
         spec: Some(ServiceSpec {
@@ -24,8 +28,7 @@ pub(super) fn build(model: &ValidatedModel) -> Vec<Service> {
                 port: i32::from(GRPC_PORT),
                 target_port: Some(IntOrString::String(GRPC.to_owned())),
                 protocol: Some("TCP".to_owned()),
-                // Gateways and meshes treat HTTP/2 without TLS as what it is.
-                app_protocol: Some("kubernetes.io/h2c".to_owned()),
+                app_protocol: Some(protocol.to_owned()),
                 ..ServicePort::default()
             }]),
             ..ServiceSpec::default()

@@ -9,7 +9,7 @@ use k8s_openapi::{
     apimachinery::pkg::api::resource::Quantity,
 };
 
-use super::ValidatedModel;
+use super::{ValidatedModel, mounts};
 
 /// One MiB, in bytes.
 const MIB: u64 = 1024 * 1024;
@@ -32,12 +32,14 @@ pub(super) fn volumes(model: &ValidatedModel) -> Vec<Volume> {
         }),
         ..Volume::default()
     };
-    vec![
+    let own = vec![
         config_map(SERVING_DIR, names.pool_contract(&model.serving_hash)),
         config_map(POLICY_DIR, names.policy()),
         scratch(ARTIFACTS_DIR, artifacts_bytes(model)),
         scratch(CACHE_DIR, cache_bytes(model)),
-    ]
+    ];
+    let users = [mounts::of_artifacts(model, ""), mounts::of_endpoint(model).0];
+    own.into_iter().chain(users.into_iter().flat_map(|users| users.volumes)).collect()
 }
 
 /// Where the container has them. Folders, never a subPath: that would not follow a change.
@@ -50,7 +52,9 @@ pub(super) fn mounts(model: &ValidatedModel) -> Vec<VolumeMount> {
     };
     let read = |part: &str| mount(part, format!("{MODELS_DIR}/{}/{part}", model.name), Some(true));
     let written = |part: &str| mount(part, format!("{DATA_DIR}/{part}"), None);
-    vec![read(SERVING_DIR), read(POLICY_DIR), written(ARTIFACTS_DIR), written(CACHE_DIR)]
+    let own = vec![read(SERVING_DIR), read(POLICY_DIR), written(ARTIFACTS_DIR), written(CACHE_DIR)];
+    let users = [mounts::of_artifacts(model, ""), mounts::of_endpoint(model).0];
+    own.into_iter().chain(users.into_iter().flat_map(|users| users.mounts)).collect()
 }
 
 /// The disk that a pod may take, in bytes: the scheduler sets it aside.

@@ -1,0 +1,101 @@
+//! Objects of somebody else that have a child's name: each is left as it is, and said.
+
+use embark_tests::{cluster::Namespace, sidecar::until};
+use serde_json::{Value, json};
+
+use super::monitors::Kind;
+use crate::operator::{condition, get, quickstart, settled, start, touched};
+
+#[tokio::test]
+async fn child_of_no_kind_is_taken_from_somebody_else() {
+    let (namespace, alone) = start("taken-kinds").await;
+    let kind = Kind::define(namespace.plane()).await;
+    let asked = quickstart(&json!({
+        "autoscaling": {"maxReplicas": 3},
+        "networkPolicy": {"from": []},
+    }));
+    // The contract of a pool is named by its hash: the operator says by which.
+    namespace.apply(&asked).await.unwrap();
+    settled(&namespace).await;
+    let contract = "--selector=embark.dev/role=pool-contract";
+    let contract = namespace.kubectl(["get", "configmaps", contract, "--output=name"]).await;
+    namespace.kubectl(["delete", "embm/quickstart", "--cascade=foreground"]).await;
+    let children = children(contract.trim().trim_start_matches("configmap/"));
+    for child in &children {
+        until("its place is free", async || namespace.apply(child).await.is_ok()).await;
+    }
+    namespace.apply(&asked).await.unwrap();
+    for child in &children {
+        let (kind, name) = (text(&child["kind"]), text(&child["metadata"]["name"]));
+        let object = format!("{kind}/{name}");
+        let sentence = format!(
+            "{kind} {name} is there already and belongs to nobody known: delete it, or name the model otherwise"
+        );
+        until("it is said", async || {
+            let ready = condition(&namespace, "Ready").await;
+            ready["reason"] == "NameTaken" && ready["message"] == sentence.as_str()
+        })
+        .await;
+        let found = get(&namespace, &object).await;
+        assert_eq!(found["metadata"]["labels"], json!({"team": "others"}), "{found}");
+        assert!(found["metadata"].get("ownerReferences").is_none(), "{found}");
+        namespace.kubectl(["delete", &object]).await;
+        // It would be tried again by itself, with longer and longer waits.
+        let before = alone.operator.reconciles().await;
+        namespace.kubectl(["annotate", "embm/quickstart", "--overwrite", &touched(before)]).await;
+        until("it is made", async || is_ours(&namespace, &object).await).await;
+    }
+    until("nothing is in the way any more", async || {
+        condition(&namespace, "Ready").await["reason"] == "RollingOut"
+    })
+    .await;
+    kind.remove(namespace.plane()).await;
+    alone.stop().await;
+}
+
+/// An object of each name that the quick start's children have, in the order in which they are applied.
+fn children(contract: &str) -> Vec<Value> {
+    let object = |version: &str, kind: &str, name: &str, spec: Value| {
+        let mut object = json!({
+            "apiVersion": version, "kind": kind,
+            "metadata": {"name": name, "labels": {"team": "others"}},
+        });
+        if !spec.is_null() {
+            object["spec"] = spec;
+        }
+        object
+    };
+    let labels = json!({"team": "others"});
+    let container = json!([{"name": "all", "image": "localhost/none"}]);
+    let template = json!({"metadata": {"labels": labels}, "spec": {"containers": container}});
+    let deployment = json!({
+        "replicas": 0, "selector": {"matchLabels": labels}, "template": template,
+    });
+    let scale = json!({
+        "maxReplicas": 1,
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "others"},
+    });
+    let ports = json!({"ports": [{"port": 1}]});
+    vec![
+        object("v1", "ServiceAccount", "quickstart", Value::Null),
+        object("v1", "ConfigMap", contract, Value::Null),
+        object("v1", "ConfigMap", "quickstart-contract", Value::Null),
+        object("v1", "ConfigMap", "quickstart-policy", Value::Null),
+        object("v1", "Service", "quickstart", ports.clone()),
+        object("v1", "Service", "quickstart-pods", ports),
+        object("networking.k8s.io/v1", "NetworkPolicy", "quickstart", json!({"podSelector": {}})),
+        object("apps/v1", "Deployment", "quickstart", deployment),
+        object("autoscaling/v2", "HorizontalPodAutoscaler", "quickstart", scale),
+        object("policy/v1", "PodDisruptionBudget", "quickstart", json!({"minAvailable": 0})),
+        object("monitoring.coreos.com/v1", "PodMonitor", "quickstart", json!({})),
+    ]
+}
+
+async fn is_ours(namespace: &Namespace, object: &str) -> bool {
+    let found = get(namespace, object).await;
+    found["metadata"]["ownerReferences"][0]["kind"] == "EmbeddingModel"
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap()
+}
