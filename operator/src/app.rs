@@ -28,6 +28,7 @@ use crate::{
     metrics::Metrics,
     pods::{ClientError, Poller, WAITING},
     settings::Settings,
+    webhook::{Parts, StartError, Webhook},
 };
 
 /// How often the cluster is asked for a definition that it does not serve yet.
@@ -60,6 +61,9 @@ pub enum RunError {
         /// Why not.
         source: io::Error,
     },
+    /// Pods cannot be given a sidecar.
+    #[error(transparent)]
+    Webhook(StartError),
     /// Signals cannot be listened for.
     #[error("failed to listen for signals")]
     Signals(#[source] io::Error),
@@ -97,7 +101,10 @@ pub async fn run(arguments: &args::Run) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::new());
     let (stop, stopped) = watch::channel(false);
     let (readiness, is_ready) = watch::channel("the cluster was not heard of yet".to_owned());
-    let http = Http { metrics: Arc::clone(&metrics), readiness: is_ready };
+    let webhook = webhook(&client, &settings, &metrics).await?;
+    let webhook_is_ready = webhook.as_ref().map(Webhook::readiness);
+    let http =
+        Http { metrics: Arc::clone(&metrics), readiness: is_ready, webhook: webhook_is_ready };
     let serving = tokio::spawn(http::serve(listener, http, until(stopped)));
 
     let mut elector = Elector::new(client.clone(), settings.lease.clone());
@@ -111,7 +118,11 @@ pub async fn run(arguments: &args::Run) -> Result<(), RunError> {
     };
     // All work has ended with its future. A write that was sent before may still arrive: it is one that the next leader
     // makes as well.
-    elector.release().await;
+    tokio::join!(elector.release(), async {
+        if let Some(webhook) = webhook {
+            webhook.end().await;
+        }
+    });
     stop.send_replace(true);
     match timeout(HTTP_GRACE, serving).await {
         Ok(Ok(Err(error))) => warn!("the port of probes and metrics ended: {error}"),
@@ -191,6 +202,22 @@ impl Worker {
 }
 
 // === free functions ===
+
+/// Starts the webhook, if there is to be one.
+async fn webhook(
+    client: &Client,
+    settings: &Settings,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Webhook>, RunError> {
+    let Some(wanted) = settings.webhook.clone() else { return Ok(None) };
+    let parts = Parts {
+        client: client.clone(),
+        namespace: settings.lease.namespace.clone(),
+        image: settings.sidecar_image.clone(),
+        metrics: Arc::clone(metrics),
+    };
+    Webhook::start(wanted, parts).await.map(Some).map_err(RunError::Webhook)
+}
 
 /// Waits until the cluster serves EmbeddingModels.
 async fn served(client: &Client, readiness: &watch::Sender<String>) {

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use crate::args;
+use crate::{args, webhook};
 
 /// The settings of a run.
 #[derive(Clone, Debug)]
@@ -13,6 +13,8 @@ pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     /// How a leader is elected.
     pub(crate) lease: LeaseSettings,
+    /// The webhook that gives pods a sidecar; `None`: there is none.
+    pub(crate) webhook: Option<webhook::Settings>,
 }
 
 /// How a leader is elected. The durations are those of Kubernetes' own components.
@@ -39,6 +41,7 @@ impl Settings {
         Settings {
             sidecar_image: arguments.sidecar_image.clone(),
             listen: arguments.listen,
+            webhook: webhook::Settings::of(&arguments.webhook, &arguments.namespace),
             lease: LeaseSettings {
                 namespace: arguments.namespace.clone(),
                 name: "embark-operator".to_owned(),

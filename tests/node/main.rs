@@ -4,4 +4,5 @@
 
 mod autoscaling;
 mod harness;
+mod injection;
 mod quickstart;

@@ -103,7 +103,7 @@ async fn contract_that_cannot_be_read_is_told_with_its_file_and_served_once_it_c
         let mut mended = good.clone();
         name.clone_into(&mut mended.serving.name);
         mount(folder.path(), name, &mended);
-        sidecar.wait_until_ready().await;
+        until("it is served", async || sidecar.get("/ready").await.0 == 200).await;
         assert_eq!(sidecar.embed(&["a"]).await.len(), 1);
         sidecar.stop().await;
     }
@@ -122,7 +122,7 @@ async fn model_without_a_contract_keeps_no_other_from_being_served() {
     // It is followed like any other from its first contract on.
     let mut late = contract(&Manifest::tiny("absent"));
     mount(folder.path(), "absent", &late);
-    sidecar.wait_until_ready().await;
+    until("it is served", async || sidecar.get("/ready").await.0 == 200).await;
     late.serving.batching.max_items = 1;
     mount(folder.path(), "absent", &late);
     sidecar.wait_for_line_with("took over from the version before").await;

@@ -32,3 +32,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- printf "%s:%s" .image.repository (.image.tag | default .root.Chart.AppVersion) -}}
 {{- end -}}
 {{- end -}}
+
+{{/* The Service of the webhook, the Secret of its certificates and what else is of the operator's namespace. */}}
+{{- define "embark.webhook" -}}
+{{- include "embark.fullname" . }}-webhook
+{{- end -}}
+
+{{/* What the webhook has beyond the operator's namespace, where another release may have the same. */}}
+{{- define "embark.injection" -}}
+{{- printf "%s-%s" (include "embark.fullname" .) .Release.Namespace | trunc 200 | trimSuffix "-" }}-injection
+{{- end -}}

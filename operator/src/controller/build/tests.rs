@@ -72,6 +72,7 @@ fn built(model: EmbeddingModel) -> Prepared {
         namespace: "system".to_owned(),
         identity: "operator-0".to_owned(),
         listen: "127.0.0.1:0".parse().unwrap(),
+        webhook: args::Webhook::default(),
     });
     build(&validated(&model), &settings)
 }
