@@ -4,9 +4,10 @@ use embark_tests::{
     cluster::{ControlPlane, Namespace},
     injection::{Injection, asking},
     programs,
-    sidecar::until,
+    sidecar::{http_get, until},
 };
 use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
 #[tokio::test]
 async fn pod_that_asks_is_stored_with_a_sidecar_and_any_other_as_it_is() {
@@ -186,6 +187,59 @@ async fn without_an_operator_only_pods_that_ask_are_held_up() {
         namespace.apply(&silent).await.unwrap();
     }
     namespace.kubectl(["delete", "mutatingwebhookconfiguration", &configuration]).await;
+}
+
+#[tokio::test]
+async fn operator_that_ends_answers_until_the_cluster_has_heard_of_it() {
+    let namespace = ControlPlane::shared().await.restricted_namespace("ending").await;
+    let injection = Injection::start(&namespace, &["--webhook-drain=10s"]).await;
+    apply_model(&namespace, "quickstart").await;
+    until("pods are made", async || namespace.apply(&asking("before", "quickstart")).await.is_ok())
+        .await;
+    let Injection { alone, configuration } = injection;
+    let address = alone.operator.address().to_owned();
+    tokio::join!(alone.stop(), async {
+        until("it is not ready", async || {
+            let (code, why) = http_get(&address, "/ready").await;
+            code == 503 && why.contains("the webhook is ending")
+        })
+        .await;
+        namespace.apply(&asking("after", "quickstart")).await.unwrap();
+    });
+    namespace.kubectl(["delete", "mutatingwebhookconfiguration", &configuration]).await;
+}
+
+#[tokio::test]
+async fn whoever_else_calls_the_webhook_is_told_off_and_holds_nobody_up() {
+    let (namespace, injection) = start("hostile").await;
+    apply_model(&namespace, "quickstart").await;
+    let address = injection.address();
+    // They say nothing, or what is not TLS, and stay.
+    let mut silent = Vec::new();
+    for number in 0..50 {
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        if number % 2 == 0 {
+            stream.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        }
+        silent.push(stream);
+    }
+    let many = format!("[{}{{}}]", "{},".repeat(100_000));
+    let large = format!("\"{}\"", "a".repeat(4 * 1024 * 1024));
+    for (body, code) in [("", "400"), ("{}", "400"), (many.as_str(), "400"), (&large, "413")] {
+        assert_eq!(posted(&address, body).await, code, "{} bytes", body.len());
+    }
+    namespace.apply(&asking("asks", "quickstart")).await.unwrap();
+    drop(silent);
+    injection.stop(&namespace).await;
+}
+
+/// The status of an answer to this body.
+async fn posted(address: &str, body: &str) -> String {
+    let mut curl = tokio::process::Command::new("curl");
+    let write = ["--silent", "--insecure", "--output", "/dev/null", "--write-out", "%{http_code}"];
+    curl.args(write).args(["--header", "Expect:", "--data-binary", "@-"]);
+    curl.arg(format!("https://{address}/inject"));
+    programs::run(curl, body.as_bytes()).await.output
 }
 
 async fn start(prefix: &str) -> (Namespace, Injection) {

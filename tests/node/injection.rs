@@ -10,7 +10,7 @@ use embark_tests::{
 };
 use serde_json::{Value, json};
 
-use super::quickstart::{application, namespace, process_of, quickstart, ready};
+use super::quickstart::{application, namespace, process_of, quickstart};
 
 /// How long a pod may take, on a busy machine.
 const LIMIT: &str = "--timeout=180s";
@@ -21,9 +21,8 @@ const TEXT: &str = "The weather is lovely today.";
 #[tokio::test]
 async fn application_gets_its_vector_by_the_socket_and_by_the_port_of_its_own_pod() {
     let namespace = namespace("injected").await;
-    let (first, second) = (named(&quickstart(), "first"), named(&quickstart(), "second"));
-    for model in [&first, &second] {
-        namespace.apply(model).await.unwrap();
+    for name in ["first", "second"] {
+        namespace.apply(&model(name)).await.unwrap();
     }
     // Two models in one pod; each container calls one of them, as soon as both are ready.
     let mut pod = asking(application("both", &["embed", "--model=first", TEXT]), "first,second");
@@ -50,7 +49,7 @@ async fn application_gets_its_vector_by_the_socket_and_by_the_port_of_its_own_po
 #[tokio::test]
 async fn job_with_a_sidecar_completes() {
     let namespace = namespace("job").await;
-    namespace.apply(&quickstart()).await.unwrap();
+    namespace.apply(&model("quickstart")).await.unwrap();
     let mut pod = asking(application("job", &["embed", TEXT]), "quickstart");
     pod["metadata"]["annotations"]["embark.dev/wait-for-models"] = "true".into();
     let mut template = json!({"metadata": pod["metadata"], "spec": pod["spec"]});
@@ -69,16 +68,14 @@ async fn job_with_a_sidecar_completes() {
 async fn bad_models_leave_the_application_ready_and_say_why() {
     let namespace = namespace("bad").await;
     // One with a wrong digest, and one that the operator refuses, so that it has no contract at all.
-    let mut wrong = named(&quickstart(), "wrong");
+    let mut wrong = model("wrong");
     wrong["spec"]["model"]["source"]["sha256"] = "0".repeat(64).into();
-    let mut refused = named(&quickstart(), "refused");
+    let mut refused = model("refused");
     let source = refused["spec"]["model"]["source"].clone();
     refused["spec"]["model"]["source"]["uri"] = "file://model.onnx".into();
-    let good = quickstart();
-    for model in [&wrong, &refused, &good] {
+    for model in [&wrong, &refused, &model("quickstart")] {
         namespace.apply(model).await.unwrap();
     }
-    ready(&namespace).await;
     let mut pod = asking(application("app", &["-c", "sleep 3600"]), "wrong,refused,quickstart");
     pod["spec"]["containers"][0]["image"] = image::CLIENT.into();
     pod["spec"]["terminationGracePeriodSeconds"] = 1.into();
@@ -164,8 +161,10 @@ fn asking(mut pod: Value, models: &str) -> Value {
     pod
 }
 
-fn named(model: &Value, name: &str) -> Value {
-    let mut model = model.clone();
+/// The quick start's model by another name, and without pods of its own.
+fn model(name: &str) -> Value {
+    let mut model = quickstart();
     model["metadata"]["name"] = name.into();
+    model["spec"]["replicas"] = 0.into();
     model
 }

@@ -154,6 +154,11 @@ impl Operator {
         self.log.lock().clone()
     }
 
+    /// The address of its port of probes and metrics.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// What it answers at a path of its port.
     pub async fn get(&self, path: &str) -> (u16, String) {
         crate::sidecar::http_get(&self.address, path).await
