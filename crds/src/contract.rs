@@ -34,11 +34,17 @@ pub const GRPC_PORT: u16 = 8081;
 pub const ADMIN_PORT: u16 = 8082;
 /// The port of the HTTP edge.
 pub const HTTP_PORT: u16 = 8080;
+/// The port of the gRPC API in an application's own pod, on its loopback address: one that no application is likely to have.
+pub const INJECTED_GRPC_PORT: u16 = 24181;
+/// The port of probes, metrics and status there, on every address: the kubelet probes it.
+pub const INJECTED_ADMIN_PORT: u16 = 24182;
 
 /// The most bytes that one reply may hold, so that a client with gRPC's default limit of 4 MiB can read it.
 const REPLY_BYTES: usize = 4 * 1024 * 1024 - 64 * 1024;
 /// The most items of one request, whatever their size.
 pub const MAX_REQUEST_ITEMS: usize = 1024;
+/// The most bytes of one request's message, unless one item needs more.
+pub const LEAST_MAX_REQUEST_BYTES: u64 = 32 * 1024 * 1024;
 /// Bytes that an item's result may take beside its vector.
 const RESULT_OVERHEAD_BYTES: usize = 512;
 
@@ -148,6 +154,6 @@ impl ServingConfig {
 
     /// The most bytes of one request's message: 32 MiB, or what one largest item needs.
     pub fn max_request_bytes(&self) -> u64 {
-        (32 * 1024 * 1024).max(self.max_item_bytes() + 64 * 1024)
+        LEAST_MAX_REQUEST_BYTES.max(self.max_item_bytes() + 64 * 1024)
     }
 }

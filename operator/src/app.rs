@@ -29,6 +29,7 @@ use crate::{
     pods::{ClientError, Poller, WAITING},
     settings::Settings,
     watches::Scope,
+    webhook::{Parts, StartError, Webhook},
 };
 
 /// How often the cluster is asked for a definition that it does not serve yet.
@@ -61,6 +62,9 @@ pub enum RunError {
         /// Why not.
         source: io::Error,
     },
+    /// Pods cannot be given a sidecar.
+    #[error(transparent)]
+    Webhook(StartError),
     /// Signals cannot be listened for.
     #[error("failed to listen for signals")]
     Signals(#[source] io::Error),
@@ -98,7 +102,10 @@ pub async fn run(arguments: &args::Run) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::new());
     let (stop, stopped) = watch::channel(false);
     let (readiness, is_ready) = watch::channel("the cluster was not heard of yet".to_owned());
-    let http = Http { metrics: Arc::clone(&metrics), readiness: is_ready };
+    let webhook = webhook(&client, &settings, &metrics).await?;
+    let webhook_is_ready = webhook.as_ref().map(Webhook::readiness);
+    let http =
+        Http { metrics: Arc::clone(&metrics), readiness: is_ready, webhook: webhook_is_ready };
     let serving = tokio::spawn(http::serve(listener, http, until(stopped)));
 
     let mut elector = Elector::new(client.clone(), settings.lease.clone());
@@ -112,7 +119,11 @@ pub async fn run(arguments: &args::Run) -> Result<(), RunError> {
     };
     // All work has ended with its future. A write that was sent before may still arrive: it is one that the next leader
     // makes as well.
-    elector.release().await;
+    tokio::join!(elector.release(), async {
+        if let Some(webhook) = webhook {
+            webhook.end().await;
+        }
+    });
     stop.send_replace(true);
     match timeout(HTTP_GRACE, serving).await {
         Ok(Ok(Err(error))) => warn!("the port of probes and metrics ended: {error}"),
@@ -192,6 +203,23 @@ impl Worker {
 }
 
 // === free functions ===
+
+/// Starts the webhook, if there is to be one.
+async fn webhook(
+    client: &Client,
+    settings: &Settings,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Webhook>, RunError> {
+    let Some(wanted) = settings.webhook.clone() else { return Ok(None) };
+    let parts = Parts {
+        client: client.clone(),
+        namespace: settings.lease.namespace.clone(),
+        image: settings.sidecar_image.clone(),
+        scope: settings.scope.clone(),
+        metrics: Arc::clone(metrics),
+    };
+    Webhook::start(wanted, parts).await.map(Some).map_err(RunError::Webhook)
+}
 
 /// Waits until the cluster serves EmbeddingModels.
 async fn served(client: &Client, scope: &Scope, readiness: &watch::Sender<String>) {

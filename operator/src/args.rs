@@ -1,9 +1,12 @@
 //! The command line.
 
+mod webhook;
+
 use std::net::SocketAddr;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use self::webhook::Webhook;
 use crate::telemetry::LogFormat;
 
 /// The embark operator: reconciles EmbeddingModels.
@@ -59,6 +62,9 @@ pub struct Run {
     /// Where probes and metrics are served. Port 0 takes a free one; the log says which.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8082")]
     pub listen: SocketAddr,
+    /// How pods are given a sidecar.
+    #[command(flatten)]
+    pub webhook: Webhook,
 }
 
 /// What can be done with the CustomResourceDefinitions.

@@ -23,6 +23,8 @@ pub(crate) struct Http {
     pub(crate) metrics: Arc<Metrics>,
     /// Why the process is not ready yet; empty: it is.
     pub(crate) readiness: watch::Receiver<String>,
+    /// The same of the webhook, if there is one.
+    pub(crate) webhook: Option<watch::Receiver<String>>,
 }
 
 /// Serves until `shutdown` resolves.
@@ -40,9 +42,11 @@ pub(crate) async fn serve(
 }
 
 async fn ready(State(http): State<Http>) -> (StatusCode, String) {
-    match http.readiness.borrow().as_str() {
-        "" => (StatusCode::OK, "ready\n".to_owned()),
-        why => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    let of_webhook = http.webhook.map(|webhook| webhook.borrow().clone()).unwrap_or_default();
+    let why = [http.readiness.borrow().clone(), of_webhook];
+    match why.into_iter().find(|why| !why.is_empty()) {
+        None => (StatusCode::OK, "ready\n".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
 }
 

@@ -8,7 +8,7 @@
 //!   status        conditions of what was applied; written when it changed
 //! ```
 //!
-//! One replica leads, by a Lease; the others wait.
+//! One replica leads, by a Lease; the others wait. Every replica answers the API server's questions about pods (`webhook`).
 
 pub mod app;
 pub mod args;
@@ -24,3 +24,4 @@ mod pods;
 mod settings;
 pub mod telemetry;
 mod watches;
+mod webhook;

@@ -8,6 +8,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::webhook::WebhookMetrics;
+
 /// Every metric of the process.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -16,6 +18,8 @@ pub(crate) struct Metrics {
     applies: Counter,
     polls: Family<Answered, Counter>,
     leader: Gauge,
+    /// Those of the webhook.
+    pub(crate) webhook: WebhookMetrics,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -48,7 +52,8 @@ impl Metrics {
         registry.register("polls", "Pods that were asked for their status", polls.clone());
         let leader = Gauge::default();
         registry.register("leader", "1 while this replica leads, else 0", leader.clone());
-        Metrics { registry, reconciles, reconcile_seconds, applies, polls, leader }
+        let webhook = WebhookMetrics::register(&mut registry);
+        Metrics { registry, reconciles, reconcile_seconds, applies, polls, leader, webhook }
     }
 
     pub(crate) fn reconciled(&self, reason: &'static str, took: Duration) {

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use crate::{args, watches::Scope};
+use crate::{args, watches::Scope, webhook};
 
 /// The settings of a run.
 #[derive(Clone, Debug)]
@@ -15,6 +15,8 @@ pub(crate) struct Settings {
     pub(crate) scope: Scope,
     /// How a leader is elected.
     pub(crate) lease: LeaseSettings,
+    /// The webhook that gives pods a sidecar; `None`: there is none.
+    pub(crate) webhook: Option<webhook::Settings>,
 }
 
 /// How a leader is elected. The durations are those of Kubernetes' own components.
@@ -42,6 +44,7 @@ impl Settings {
             sidecar_image: arguments.sidecar_image.clone(),
             listen: arguments.listen,
             scope: Scope::new(arguments.watch_namespaces.iter().cloned()),
+            webhook: webhook::Settings::of(&arguments.webhook, &arguments.namespace),
             lease: LeaseSettings {
                 namespace: arguments.namespace.clone(),
                 name: "embark-operator".to_owned(),

@@ -113,6 +113,7 @@ impl App {
         let endpoint_metrics = metrics.endpoint.clone();
         let traces = Export::start(&config.instance, metrics.trace_failures.clone())
             .map_err(|error| Failure::Usage(error.to_string()))?;
+        let metrics = Arc::new(metrics);
         let served = |model| served(model, &metrics);
         let models = ServedModels::new(config.models.iter().map(served));
         let readiness = Readiness::new(models.clone());
@@ -120,9 +121,14 @@ impl App {
         let (stop, stopped) = watch::channel(false);
 
         let loader = load::Loader::new(&config.data_dir, cores, Arc::clone(&clock), models.clone());
-        let offered = config::offered(&config.endpoint);
         let retiring = loader.retiring.clone();
-        let follower = follow::start(config.models, config.arrivals, offered, loader);
+        let sources = follow::Sources {
+            models: config.models,
+            unread: config.unread,
+            arrivals: config.arrivals,
+            offered: config::offered(&config.endpoint),
+        };
+        let follower = follow::start(sources, loader, Arc::clone(&metrics));
         let reporter = HealthReporter::new();
         let health = Health::new(reporter.clone(), models.clone(), readiness.clone());
         let services = Services {
@@ -138,7 +144,7 @@ impl App {
         let admin = Admin {
             models: models.clone(),
             readiness: readiness.clone(),
-            metrics: Arc::new(metrics),
+            metrics,
             secrets: secrets.clone(),
             instance: config.instance,
             settings,

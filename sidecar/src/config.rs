@@ -52,6 +52,8 @@ pub struct Config {
     pub endpoint: args::Endpoint,
     /// What is served.
     pub models: Vec<ModelConfig>,
+    /// What is to be served as soon as it can be read.
+    pub unread: Vec<Unread>,
     /// What comes into the folders that they were found in.
     pub arrivals: Arrivals,
     /// Bytes that the process may use.
@@ -71,6 +73,19 @@ pub struct ModelConfig {
     pub origin: Origin,
     /// What of it this process cannot give: then it is not loaded.
     pub unsupported: Vec<Refusal>,
+}
+
+/// A model that is mounted, and cannot be read yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// What it is to be called: its folder's name.
+    pub name: String,
+    /// The model's own folder.
+    pub folder: PathBuf,
+    /// Why, with the path.
+    pub sentence: String,
+    /// Whether a part of it is simply not there yet.
+    pub is_awaited: bool,
 }
 
 /// Where a model is written down, to be looked at again while it is served.
@@ -101,13 +116,15 @@ impl Config {
     pub fn read(arguments: &args::Serve) -> Result<Self, Failure> {
         let offered = offered(&arguments.endpoint);
         // Before they are read: what comes meanwhile is told of rather than missed.
-        let (arrivals, models) = match &arguments.models_dir {
+        let (arrivals, read) = match &arguments.models_dir {
             Some(folder) => (Arrivals::of_mounts(folder), mounted::read(folder, offered)),
             None => {
                 let arrivals = Arrivals::of_manifests(&arguments.manifest);
-                (arrivals, of_manifests(&arguments.manifest, offered))
+                let models = of_manifests(&arguments.manifest, offered);
+                (arrivals, models.map(|models| (models, Vec::new())))
             }
         };
+        let (models, unread) = read.map_err(|errors| Failure::Usage(errors.join("\n")))?;
         Ok(Config {
             listen: arguments.listen,
             admin_listen: arguments.admin_listen,
@@ -118,7 +135,8 @@ impl Config {
             instance: std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".to_owned()),
             arrivals,
             memory_limit: arguments.memory_limit.unwrap_or_else(memory::limit),
-            models: models.map_err(|errors| Failure::Usage(errors.join("\n")))?,
+            models,
+            unread,
             ends_without_models: arguments.models_dir.is_none(),
         })
     }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::select_all;
 use tokio::sync::watch;
 
 use crate::{
@@ -41,6 +42,9 @@ impl Readiness {
     pub fn check(&self) -> Result<(), String> {
         if self.is_draining() {
             return Err("the server is draining".to_owned());
+        }
+        if let Some(awaited) = self.models.awaited().first() {
+            return Err(awaited.error().message.clone());
         }
         for model in self.models.iter() {
             let runtime = model.runtime().map_err(|error| error.message.clone())?;
@@ -107,7 +111,14 @@ impl Changes {
     /// Waits for the next change.
     pub async fn changed(&mut self) {
         let models = self.models.iter_mut().map(|model| Box::pin(model.changed()));
-        let any_model = futures_util::future::select_all(models);
+        let models: Vec<_> = models.collect();
+        // The first of none would be a panic.
+        let any_model = async move {
+            match models.is_empty() {
+                true => std::future::pending().await,
+                false => drop(select_all(models).await),
+            }
+        };
         let is_another_set = tokio::select! {
             _ = any_model => false,
             _ = self.set.changed() => true,

@@ -29,7 +29,7 @@ use crate::{
     policy::LivePolicy,
 };
 
-/// The models of the process. Their names are fixed when it starts; what stands under a name may be replaced by another
+/// The models of the process. Their names are fixed when it starts, though some may have no model before it can be read; what stands under a name may be replaced by another
 /// version, at once for every call that begins then. Who took one goes on with it to the end.
 #[derive(Clone)]
 pub struct ServedModels(Arc<Set>);
@@ -39,7 +39,22 @@ struct Set {
     changed: watch::Sender<()>,
 }
 
-type Named = BTreeMap<String, Arc<ServedModel>>;
+/// What stands under the names.
+#[derive(Clone, Default)]
+struct Named {
+    models: BTreeMap<String, Arc<ServedModel>>,
+    /// What is mounted and cannot be read yet.
+    awaited: BTreeMap<String, Awaited>,
+}
+
+/// A name that has no model yet: what it is to be cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Awaited {
+    /// The name.
+    pub name: String,
+    /// How far it is, and why.
+    pub progress: Progress,
+}
 
 /// One model: what it is, and what it computes with once it is loaded.
 pub struct ServedModel {
@@ -108,7 +123,8 @@ impl ServedModels {
     /// These models.
     pub fn new(models: impl IntoIterator<Item = ServedModel>) -> Self {
         let named = |model: ServedModel| (model.name().to_owned(), Arc::new(model));
-        let models = ArcSwap::from_pointee(models.into_iter().map(named).collect());
+        let models = models.into_iter().map(named).collect();
+        let models = ArcSwap::from_pointee(Named { models, awaited: BTreeMap::new() });
         ServedModels(Arc::new(Set { models, changed: watch::Sender::new(()) }))
     }
 
@@ -117,32 +133,59 @@ impl ServedModels {
     /// # Errors
     /// [`ErrorKind::ModelUnknown`].
     pub fn get(&self, name: &str) -> Result<Arc<ServedModel>, Error> {
-        let models = self.0.models.load();
-        let found = match (name, models.len()) {
-            ("", 1) => models.values().next(),
-            _ => models.get(name),
+        let named = self.0.models.load();
+        let Named { models, awaited } = &**named;
+        let only = models.keys().chain(awaited.keys()).next();
+        let wanted = match (name, only) {
+            ("", Some(only)) if models.len() + awaited.len() == 1 => only,
+            _ => name,
         };
-        found.map(Arc::clone).ok_or_else(|| {
-            let names: Vec<&str> = models.keys().map(String::as_str).collect();
-            let allowed = format!("is not served here; served: {}", names.join(", "));
-            Error::of_field(ErrorKind::ModelUnknown, "model", name, allowed)
+        if let Some(model) = models.get(wanted) {
+            return Ok(Arc::clone(model));
+        }
+        Err(match awaited.get(wanted) {
+            Some(awaited) => awaited.error(),
+            None => {
+                let names: Vec<&str> =
+                    models.keys().chain(awaited.keys()).map(String::as_str).collect();
+                let allowed = format!("is not served here; served: {}", names.join(", "));
+                Error::of_field(ErrorKind::ModelUnknown, "model", name, allowed)
+            }
         })
+    }
+
+    /// Every name that has no model yet.
+    pub fn awaited(&self) -> Vec<Awaited> {
+        self.0.models.load().awaited.values().cloned().collect()
+    }
+
+    /// Notes why a name has no model yet. It has one for good once it was put there.
+    pub fn wait_for(&self, awaited: &Awaited) {
+        self.0.models.rcu(|named| {
+            let mut named = Named::clone(named);
+            if !named.models.contains_key(&awaited.name) {
+                named.awaited.insert(awaited.name.clone(), awaited.clone());
+            }
+            named
+        });
+        self.0.changed.send_replace(());
     }
 
     /// Every model, by name.
     pub fn iter(&self) -> impl Iterator<Item = Arc<ServedModel>> + use<> {
-        let models: Vec<_> = self.0.models.load().values().cloned().collect();
+        let models: Vec<_> = self.0.models.load().models.values().cloned().collect();
         models.into_iter()
     }
 
     /// Puts a version in the place of the one that has its name. Calls that begin from now on are answered by it.
     pub fn put(&self, model: &Arc<ServedModel>) {
-        let before = self.0.models.rcu(|models| {
-            let mut models = Named::clone(models);
-            models.insert(model.name().to_owned(), Arc::clone(model));
-            models
+        let before = self.0.models.rcu(|named| {
+            let mut named = Named::clone(named);
+            named.awaited.remove(model.name());
+            named.models.insert(model.name().to_owned(), Arc::clone(model));
+            named
         });
-        if let Some(before) = before.get(model.name()) {
+        if let Some(before) = before.models.get(model.name()) {
             before.is_named.store(false, Ordering::SeqCst);
             before.metrics.forget(&before.labels());
         }
@@ -155,6 +198,15 @@ impl ServedModels {
     /// A wait for another version under some name.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.0.changed.subscribe()
+    }
+}
+
+// === impl Awaited ===
+
+impl Awaited {
+    /// What who asks for it is told.
+    pub fn error(&self) -> Error {
+        not_ready(&self.name, &self.progress)
     }
 }
 
@@ -308,15 +360,7 @@ impl ServedModel {
     /// # Errors
     /// [`ErrorKind::ModelNotReady`], with the reason.
     pub fn runtime(&self) -> Result<&Arc<Runtime>, Error> {
-        self.runtime.get().ok_or_else(|| {
-            let progress = self.progress.borrow();
-            let why = match progress.message.as_str() {
-                "" => progress.state.reported().as_str().to_owned(),
-                message => message.to_owned(),
-            };
-            let sentence = format!("model {:?} is not ready: {why}", self.name());
-            Error::new(ErrorKind::ModelNotReady, sentence)
-        })
+        self.runtime.get().ok_or_else(|| not_ready(self.name(), &self.progress.borrow()))
     }
 
     /// The input that stands for all that have its vector: itself, before the model is loaded.
@@ -333,6 +377,16 @@ impl ServedModel {
         debug_assert!(first, "a model is started once");
         self.set_progress(State::Ready, String::new());
     }
+}
+
+// === free functions ===
+
+fn not_ready(name: &str, progress: &Progress) -> Error {
+    let why = match progress.message.as_str() {
+        "" => progress.state.reported().as_str().to_owned(),
+        message => message.to_owned(),
+    };
+    Error::new(ErrorKind::ModelNotReady, format!("model {name:?} is not ready: {why}"))
 }
 
 #[cfg(test)]
@@ -362,6 +416,22 @@ mod tests {
         assert!(Arc::ptr_eq(&models.get("").unwrap(), &after));
         assert_eq!(before.spelled.space_id, before.space.to_string());
         assert!(info().len() == 1 && info()[0].contains(&after.space.to_string()), "{:?}", info());
+    }
+
+    #[test]
+    fn a_name_without_a_model_is_not_ready_until_one_is_put_there() {
+        let models = ServedModels::new([]);
+        let progress = Progress { state: State::Pending, message: "it has none of v1.json".into() };
+        models.wait_for(&Awaited { name: "tiny".to_owned(), progress });
+        for name in ["tiny", ""] {
+            let error = models.get(name).err().unwrap();
+            assert_eq!(error.kind, ErrorKind::ModelNotReady);
+            assert!(error.message.contains("none of v1.json"), "{}", error.message);
+        }
+        assert_eq!(models.get("other").err().unwrap().kind, ErrorKind::ModelUnknown);
+        let model = Arc::new(ServedModel::new(tiny(), ModelMetrics::detached()));
+        models.put(&model);
+        assert!(models.awaited().is_empty() && models.get("").is_ok());
     }
 
     #[test]

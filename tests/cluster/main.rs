@@ -8,3 +8,5 @@ mod crd;
 mod harness;
 mod operator;
 mod specs;
+mod webhook;
+mod webhook_certificates;

@@ -50,7 +50,14 @@ fn every_command_of_the_documents_runs() {
 
 #[test]
 fn links_of_the_documents_lead_somewhere() {
-    let more = ["ARCHITECTURE.md", "CONTRIBUTING.md", "docs/sources.md", "examples/README.md"];
+    let more = [
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "charts/embark/README.md",
+        "docs/injection.md",
+        "docs/sources.md",
+        "examples/README.md",
+    ];
     for document in DOCUMENTS.iter().chain(&more) {
         let path = programs::root().join(document);
         let text = fs::read_to_string(&path).unwrap();

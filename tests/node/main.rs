@@ -4,6 +4,7 @@
 
 mod autoscaling;
 mod harness;
+mod injection;
 mod live;
 mod mounts;
 mod quickstart;

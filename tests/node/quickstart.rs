@@ -157,7 +157,7 @@ async fn kill_container(namespace: &Namespace) {
 }
 
 /// The id of the sidecar in a pod, seen from outside of its namespaces.
-fn process_of(uid: &str) -> Option<String> {
+pub(super) fn process_of(uid: &str) -> Option<String> {
     let processes = std::fs::read_dir("/proc").ok()?.filter_map(Result::ok);
     processes.into_iter().find_map(|process| {
         let read = |file: &str| std::fs::read_to_string(process.path().join(file)).ok();

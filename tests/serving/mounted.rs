@@ -68,34 +68,69 @@ async fn pod_whose_models_cannot_be_served_stays_and_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_that_cannot_be_read_is_told_with_its_file() {
+async fn contract_that_cannot_be_read_is_told_with_its_file_and_served_once_it_can() {
     let good = contract(&Manifest::tiny("tiny"));
     let version = file_name(good.serving.version);
-    for (change, file, sentence) in [
-        (Change::Remove, "contract", "has none of v1.json"),
-        (Change::Write("{}"), "policy/v1.json", "is no contract: missing field"),
-        (Change::Write("\u{0}"), "contract/v1.json", "is no contract: expected value"),
-        (Change::Rename, "", "holds the contract of another model, \"tiny\""),
+    for (change, file, state, sentence) in [
+        (Change::Remove, "contract", "pending", "has none of v1.json"),
+        (Change::Remove, "policy", "pending", "has none of v1.json"),
+        (Change::Write("{}"), "policy/v1.json", "failed", "is no contract: missing field"),
+        (Change::Write("\u{0}"), "contract/v1.json", "failed", "is no contract: expected value"),
+        (Change::Rename, "", "failed", "holds the contract of another model, \"tiny\""),
     ] {
         let folder = tempfile::tempdir().unwrap();
         mount(folder.path(), "tiny", &good);
         let models = folder.path().join("models");
-        let mut named = models.join("tiny").join(file);
+        let (mut named, mut name) = (models.join("tiny").join(file), "tiny");
         match change {
             Change::Remove => fs::remove_file(named.join(&version)).unwrap(),
             Change::Write(text) => fs::write(&named, text).unwrap(),
             Change::Rename => {
-                named = models.join("other");
+                (named, name) = (models.join("other"), "other");
                 fs::rename(models.join("tiny"), &named).unwrap();
             }
         }
-        let ended = Sidecar::fail(&options(folder.path())).await;
-        assert_eq!(ended.code(), 2, "{}", ended.log);
-        let sentences = ended.sentences();
-        let place = format!("error: {}", named.display());
-        let [line] = sentences.as_slice() else { panic!("{sentences:?}") };
-        assert!(line.starts_with(&place) && line.contains(sentence), "{line}");
+        let sidecar = Sidecar::start_listening(&options(folder.path())).await;
+        let status = sidecar.model_status(name).await;
+        assert_eq!(status["state"], state, "{status}");
+        let message = status["message"].as_str().unwrap();
+        let place = named.display().to_string();
+        assert!(message.starts_with(&place) && message.contains(sentence), "{message}");
+        assert_eq!(sidecar.get("/live").await.0, 200);
+        let (code, why) = sidecar.get("/ready").await;
+        assert!(code == 503 && why.contains(sentence), "{code}: {why}");
+        // What is mounted is mended, and nobody restarts anything.
+        let mut mended = good.clone();
+        name.clone_into(&mut mended.serving.name);
+        mount(folder.path(), name, &mended);
+        until("it is served", async || sidecar.get("/ready").await.0 == 200).await;
+        assert_eq!(sidecar.embed(&["a"]).await.len(), 1);
+        sidecar.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn model_without_a_contract_keeps_no_other_from_being_served() {
+    let folder = tempfile::tempdir().unwrap();
+    mount(folder.path(), "tiny", &contract(&Manifest::tiny("tiny")));
+    fs::create_dir_all(folder.path().join("models/absent/contract")).unwrap();
+    let sidecar = Sidecar::start_listening(&options(folder.path())).await;
+    until("the good one answers", async || sidecar.model_status("tiny").await["state"] == "ready")
+        .await;
+    let status = sidecar.model_status("absent").await;
+    assert_eq!(status["state"], "pending", "{status}");
+    // It is followed like any other from its first contract on.
+    let mut late = contract(&Manifest::tiny("absent"));
+    mount(folder.path(), "absent", &late);
+    until("it is served", async || sidecar.get("/ready").await.0 == 200).await;
+    late.serving.batching.max_items = 1;
+    mount(folder.path(), "absent", &late);
+    sidecar.wait_for_line_with("took over from the version before").await;
+    sidecar.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn folder_without_any_model_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("models")).unwrap();
     let ended = Sidecar::fail(&options(folder.path())).await;

@@ -278,13 +278,15 @@ async fn a_manifest_is_followed_in_its_policy_and_says_what_is_wrong_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mounted_policy_with_another_vectors_length_is_refused_at_the_start() {
+async fn a_model_whose_mounted_policy_has_another_vectors_length_is_not_served() {
     let folder = tempfile::tempdir().unwrap();
     let mut contract = contract(&tiny());
     contract.policy.default_vector = embark_crds::contract::DefaultVector::Values(vec![1.0]);
     mount(folder.path(), "tiny", &contract);
-    let ended = Sidecar::fail(&options(folder.path())).await;
-    assert_eq!(ended.code(), 2, "{}", ended.log);
+    let sidecar = Sidecar::start_listening(&options(folder.path())).await;
+    let status = sidecar.model_status("tiny").await;
+    assert_eq!(status["state"], "failed", "{status}");
     let sentence = "spec.cache.defaultVector.values: has 1 numbers; the model's vectors have 128";
-    assert!(ended.log.contains(sentence), "{}", ended.log);
+    assert!(status["message"].as_str().unwrap().contains(sentence), "{status}");
+    sidecar.stop().await;
 }

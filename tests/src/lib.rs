@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod documents;
 pub mod held;
 pub mod image;
+pub mod injection;
 pub mod manifest;
 pub mod mount;
 pub mod network;

@@ -27,6 +27,8 @@ pub struct Operator {
     log: Arc<Mutex<String>>,
     kubeconfig: PathBuf,
     namespace: String,
+    /// Arguments beside those that every operator has.
+    arguments: Vec<String>,
 }
 
 /// A control plane whose only operator is this test's: an operator works on every namespace.
@@ -45,9 +47,14 @@ const RELEASE: &str = "embark";
 impl Alone {
     /// Waits for its turn on the shared control plane, and starts an operator whose Lease is in this namespace.
     pub async fn start(namespace: &Namespace) -> Alone {
+        Self::start_as(Operator::start(namespace)).await
+    }
+
+    /// Waits for its turn, and starts an operator in this way.
+    pub(crate) async fn start_as(start: impl Future<Output = Operator>) -> Alone {
         static TURN: AsyncMutex<()> = AsyncMutex::const_new(());
         let turn = TURN.lock().await;
-        Alone { operator: Operator::start(namespace).await, _turn: turn }
+        Alone { operator: start.await, _turn: turn }
     }
 
     /// Ends the operator, and goes on with another in the same turn.
@@ -58,11 +65,13 @@ impl Alone {
 
     /// Ends the operator and starts another once this was done.
     pub async fn restart(self, meanwhile: impl Future<Output = ()>) -> Alone {
-        let Operator { kubeconfig, namespace, .. } = &self.operator;
+        let Operator { kubeconfig, namespace, arguments, .. } = &self.operator;
         let (kubeconfig, namespace) = (kubeconfig.clone(), namespace.clone());
+        let arguments = arguments.clone();
         self.operator.stop().await;
         meanwhile.await;
-        let operator = Operator::start_with(&kubeconfig, &namespace, "restarted").await;
+        let place = (kubeconfig.as_path(), namespace.as_str());
+        let operator = Operator::start_with(place, "restarted", arguments).await;
         Alone { operator, _turn: self._turn }
     }
 
@@ -77,27 +86,43 @@ impl Alone {
 impl Operator {
     /// Applies the definition and the chart's roles, and starts an operator as the chart's service account.
     pub async fn start(namespace: &Namespace) -> Operator {
+        let permissions =
+            render(namespace.plane(), namespace.name(), &["service_account", "rbac"]).await;
+        Self::start_permitted(namespace, &permissions, Vec::new()).await
+    }
+
+    /// Starts an operator with these permissions and more arguments.
+    pub(crate) async fn start_permitted(
+        namespace: &Namespace,
+        permissions: &str,
+        arguments: Vec<String>,
+    ) -> Operator {
         let plane = namespace.plane();
         apply_definition(plane).await;
-        let permissions = permissions(plane, namespace.name()).await;
-        let applied = plane.try_kubectl(["apply", "--filename", "-"], &permissions).await;
+        let applied = plane.try_kubectl(["apply", "--filename", "-"], permissions).await;
         assert_eq!(applied.code, 0, "{}", applied.errors);
         let kubeconfig = plane.service_account_kubeconfig(namespace.name(), RELEASE).await;
-        Self::start_with(&kubeconfig, namespace.name(), "operator").await
+        Self::start_with((&kubeconfig, namespace.name()), "operator", arguments).await
     }
 
     /// Starts another operator with the permissions of this one.
     pub async fn another(&self, identity: &str) -> Operator {
-        Self::start_with(&self.kubeconfig, &self.namespace, identity).await
+        let place = (self.kubeconfig.as_path(), self.namespace.as_str());
+        Self::start_with(place, identity, self.arguments.clone()).await
     }
 
-    async fn start_with(kubeconfig: &Path, namespace: &str, identity: &str) -> Operator {
+    async fn start_with(
+        (kubeconfig, namespace): (&Path, &str),
+        identity: &str,
+        arguments: Vec<String>,
+    ) -> Operator {
         let mut command = Command::new(programs::operator());
         command
             .args(["run", "--log-format=json", "--listen=127.0.0.1:0"])
             .arg("--sidecar-image=localhost/embark-sidecar:test")
             .arg(format!("--namespace={namespace}"))
             .arg(format!("--identity={identity}"))
+            .args(&arguments)
             .env("KUBECONFIG", kubeconfig)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -112,9 +137,10 @@ impl Operator {
             log,
             kubeconfig: kubeconfig.to_owned(),
             namespace: namespace.to_owned(),
+            arguments,
         };
         operator.wait_for_line("\"listening\"").await;
-        operator.address = operator.listening();
+        operator.address = operator.logged_address("\"listening\"");
         operator
     }
 
@@ -126,6 +152,11 @@ impl Operator {
     /// Its log so far.
     pub fn log(&self) -> String {
         self.log.lock().clone()
+    }
+
+    /// The address of its port of probes and metrics.
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// What it answers at a path of its port.
@@ -165,10 +196,10 @@ impl Operator {
         assert!(!self.log().contains(refused), "a permission is missing:\n{}", self.log());
     }
 
-    fn listening(&self) -> String {
+    /// The address in the line of its log that has this in it.
+    pub(crate) fn logged_address(&self, part: &str) -> String {
         let log = self.log();
-        let line =
-            log.lines().find(|line| line.contains("\"listening\"")).expect("it was waited for");
+        let line = log.lines().find(|line| line.contains(part)).expect("it was waited for");
         let line: serde_json::Value = serde_json::from_str(line).expect("the log is JSON");
         line["address"].as_str().expect("an address").to_owned()
     }
@@ -187,12 +218,12 @@ pub async fn apply_definition(plane: &ControlPlane) {
         .await;
 }
 
-/// The chart's service account, roles and bindings, for an operator in this namespace.
-async fn permissions(plane: &ControlPlane, namespace: &str) -> String {
+/// These templates of the chart, such as its roles and bindings, for an operator in this namespace.
+pub(crate) async fn render(plane: &ControlPlane, namespace: &str, files: &[&str]) -> String {
     let mut template = plane.command("helm");
     template.arg("template").arg(RELEASE).arg(programs::root().join("charts/embark"));
     template.args(["--namespace", namespace]);
-    for file in ["service_account", "rbac"] {
+    for file in files {
         template.arg("--show-only").arg(format!("templates/{file}.yaml"));
     }
     let rendered = programs::run(template, b"").await;

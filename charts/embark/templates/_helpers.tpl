@@ -33,12 +33,23 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{/* The Service of the webhook, the Secret of its certificates and what else is of the operator's namespace. */}}
+{{- define "embark.webhook" -}}
+{{- include "embark.fullname" . }}-webhook
+{{- end -}}
+
+{{/* What the webhook has beyond the operator's namespace, where another release may have the same. */}}
+{{- define "embark.injection" -}}
+{{- printf "%s-%s" (include "embark.fullname" .) .Release.Namespace | trunc 200 | trimSuffix "-" }}-injection
+{{- end -}}
+
 {{/* What the operator may do where models are. */}}
 {{- define "embark.rules" -}}
 # What it is told.
 - apiGroups: [embark.dev]
   resources: [embeddingmodels]
-  verbs: [list, watch]
+  {{- /* A model that was applied together with a pod is asked for by its name. */}}
+  verbs: [{{ if .Values.webhook.enabled }}get, {{ end }}list, watch]
 - apiGroups: [embark.dev]
   resources: [embeddingmodels/status]
   verbs: [patch]

@@ -22,6 +22,10 @@ pub const CA_FILE: &str = "ca.crt";
 pub const VOLUMES_DIR: &str = "volumes";
 /// Where a pod keeps fetched files and the disk cache, each in a folder of its own: [`ARTIFACTS_DIR`] and [`CACHE_DIR`].
 pub const DATA_DIR: &str = "/var/lib/embark";
+/// The folder that an injected sidecar and the application share, with [`SOCKET_FILE`].
+pub const SOCKET_DIR: &str = "/run/embark";
+/// The socket in it that gRPC is served at.
+pub const SOCKET_FILE: &str = "embark.sock";
 /// Fetched files, within the data folder.
 pub const ARTIFACTS_DIR: &str = "artifacts";
 /// The disk cache, within the data folder.

@@ -46,7 +46,7 @@ pub struct ModelReport {
     /// Why, when it is not ready; or empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// The space of its vectors.
+    /// The space of its vectors; empty, as the digest and the policy's hash, while what it is cannot be read.
     pub space_id: String,
     /// The SHA-256 digest of the model's file.
     pub model_digest: String,

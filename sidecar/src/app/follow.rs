@@ -1,10 +1,10 @@
 //! Follows the files that models are written down in, one task for all of them. A good cache policy comes into force at once.
 //! What else is new is another version: it is loaded beside the one that serves, and takes over when it is ready. A bad file
-//! leaves what serves as it is, and is told of.
+//! leaves what serves as it is, and is told of. What is mounted and could not be read at the start is read again until it can.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use embark_crds::contract::{CachePolicy, Contract, ServingConfig};
+use embark_crds::contract::{CachePolicy, Contract, LEAST_MAX_REQUEST_BYTES, ServingConfig};
 use futures_util::future::join_all;
 use tokio::{
     task::{JoinHandle, spawn_blocking},
@@ -15,21 +15,35 @@ use tracing::{error, info, warn};
 use super::load::{Load, Loader, Wanted, fail};
 use crate::{
     config::{
-        ModelConfig,
+        ModelConfig, Unread,
         watch::{self, Arrivals, News, Watch},
     },
-    metrics::Reload,
+    metrics::{Metrics, Reload},
     model::{load::State, support::Offered},
     policy,
-    served::{Next, ServedModel, ServedModels},
+    served::{Awaited, Next, Progress, ServedModel, ServedModels},
 };
 
 /// How often files are read.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// What is to be followed.
+pub(super) struct Sources {
+    /// Models that are served.
+    pub(super) models: Vec<ModelConfig>,
+    /// Those that will be, as soon as they can be read.
+    pub(super) unread: Vec<Unread>,
+    /// What comes into their folders.
+    pub(super) arrivals: Arrivals,
+    /// What a model may ask the process for.
+    pub(super) offered: Offered,
+}
+
 /// What the task has.
 struct Follower {
     loader: Loader,
+    metrics: Arc<Metrics>,
+    offered: Offered,
     watched: Vec<Watched>,
     /// The last load of each name.
     loads: BTreeMap<String, Load>,
@@ -45,55 +59,41 @@ struct Watched {
     is_known: bool,
 }
 
-/// Starts to load every model, and to follow its files, by which another version may ask for what is `offered`. Ends with
+/// Starts to load every model, and to follow its files, by which another version may ask for what is offered. Ends with
 /// the loads that are under way when it is aborted.
-pub(super) fn start(
-    configs: Vec<ModelConfig>,
-    arrivals: Arrivals,
-    offered: Offered,
-    loader: Loader,
-) -> JoinHandle<()> {
-    let request_bytes = configs.iter().map(|config| config.contract.serving.max_request_bytes());
-    let request_bytes = request_bytes.max().unwrap_or_default();
+pub(super) fn start(sources: Sources, loader: Loader, metrics: Arc<Metrics>) -> JoinHandle<()> {
+    let Sources { models, unread, arrivals, offered } = sources;
+    let request_bytes = models.iter().map(|config| config.contract.serving.max_request_bytes());
+    let request_bytes = request_bytes.chain([LEAST_MAX_REQUEST_BYTES]).max().unwrap_or_default();
     let (watched, loads) = (Vec::new(), BTreeMap::new());
-    let mut follower = Follower { loader, watched, loads, request_bytes };
-    let mut watches = Vec::new();
-    for config in configs {
-        let name = config.contract.serving.name.clone();
-        match Watch::of(&config, offered) {
-            Some(watch) => {
-                watches.push(watch);
-                let (name, base) = (name.clone(), config.base.clone());
-                follower.watched.push(Watched { name, base, is_known: false });
-            }
-            None => info!(model = name, "its manifest is no file; it is not read again"),
-        }
-        let Ok(served) = follower.loader.models.get(&name) else { continue };
-        if config.unsupported.is_empty() {
-            follower.load(Wanted { served, base: config.base, before: None });
-        } else {
-            let sentences: Vec<String> =
-                config.unsupported.iter().map(ToString::to_string).collect();
-            fail((&served, None), &sentences.join("; "));
-        }
+    let mut follower = Follower { loader, metrics, offered, watched, loads, request_bytes };
+    let watches = models.into_iter().filter_map(|config| follower.begin(config)).collect();
+    for one in &unread {
+        follower.await_model(one);
     }
-    tokio::spawn(follower.follow(watches, arrivals))
+    tokio::spawn(follower.follow(watches, (unread, arrivals)))
 }
 
 // === impl Follower ===
 
 impl Follower {
-    async fn follow(mut self, mut watches: Vec<Watch>, mut arrivals: Arrivals) {
+    async fn follow(
+        mut self,
+        mut watches: Vec<Watch>,
+        (mut unread, mut arrivals): (Vec<Unread>, Arrivals),
+    ) {
         let mut looks = interval(EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
+            let offered = self.offered;
             let look = move || {
                 let (news, arrived) = (watch::look(&mut watches), arrivals.look());
-                (watches, arrivals, news, arrived)
+                let models = watch::look_again(&mut unread, offered);
+                ((watches, unread, arrivals), (news, arrived, models))
             };
             // Off the threads that answer: a file system may take its time.
-            let (looked, listed, news, arrived) = match spawn_blocking(look).await {
+            let (looked, (news, arrived, models)) = match spawn_blocking(look).await {
                 Ok(looked) => looked,
                 Err(error) => {
                     error!("the files of models are not followed any more: {error}");
@@ -101,7 +101,7 @@ impl Follower {
                     return std::future::pending().await;
                 }
             };
-            (watches, arrivals) = (looked, listed);
+            (watches, unread, arrivals) = looked;
             for path in arrived {
                 warn!(path = %path.display(), "is new; models that come are served after a restart");
             }
@@ -115,6 +115,64 @@ impl Follower {
                     self.consider(number, policy, serving);
                 }
             }
+            unread.iter().for_each(|one| self.await_model(one));
+            watches.extend(models.into_iter().filter_map(|config| self.welcome(config)));
+        }
+    }
+
+    /// Starts to load a model that stands under its name, and gives the watch over its files, if they can be followed.
+    fn begin(&mut self, config: ModelConfig) -> Option<Watch> {
+        let name = config.contract.serving.name.clone();
+        let watch = Watch::of(&config, self.offered);
+        match &watch {
+            Some(_) => {
+                let (name, base) = (name.clone(), config.base.clone());
+                self.watched.push(Watched { name, base, is_known: false });
+            }
+            None => info!(model = name, "its manifest is no file; it is not read again"),
+        }
+        let served = self.loader.models.get(&name).ok()?;
+        if config.unsupported.is_empty() {
+            self.load(Wanted { served, base: config.base, before: None });
+        } else {
+            let sentences: Vec<String> =
+                config.unsupported.iter().map(ToString::to_string).collect();
+            fail((&served, None), &sentences.join("; "));
+        }
+        watch
+    }
+
+    /// Serves a model that can be read at last.
+    fn welcome(&mut self, config: ModelConfig) -> Option<Watch> {
+        let name = &config.contract.serving.name;
+        info!(model = name, "it can be read now");
+        let served = ServedModel::new(config.contract.clone(), self.metrics.model(name));
+        let served = Arc::new(served);
+        self.warn_of_large_requests(&served);
+        self.loader.models.put(&served);
+        self.begin(config)
+    }
+
+    /// Says why a model is not served yet, when that is new.
+    fn await_model(&self, unread: &Unread) {
+        let Unread { name, sentence, is_awaited, .. } = unread;
+        let state = if *is_awaited { State::Pending } else { State::Failed };
+        let progress = Progress { state, message: sentence.clone() };
+        let awaited = Awaited { name: name.clone(), progress };
+        if !self.loader.models.awaited().contains(&awaited) {
+            warn!(model = name, "it cannot be served yet: {sentence}");
+            self.loader.models.wait_for(&awaited);
+        }
+    }
+
+    /// The server's bound is settled when it begins.
+    fn warn_of_large_requests(&self, served: &ServedModel) {
+        let (needed, taken) = (served.contract.serving.max_request_bytes(), self.request_bytes);
+        if needed > taken {
+            warn!(
+                model = served.name(),
+                "requests of more than {taken} bytes are refused until a restart, though its items may need {needed}"
+            );
         }
     }
 
@@ -175,13 +233,7 @@ impl Follower {
             space_id = %served.space,
             "loading another version",
         );
-        let (needed, taken) = (served.contract.serving.max_request_bytes(), self.request_bytes);
-        if needed > taken {
-            warn!(
-                model = served.name(),
-                "requests of more than {taken} bytes are refused until a restart, though its items may need {needed}"
-            );
-        }
+        self.warn_of_large_requests(&served);
         let before = current.runtime().is_ok().then(|| Arc::clone(current));
         match &before {
             Some(before) => before.set_next(Some(Next::Version(Arc::clone(&served)))),

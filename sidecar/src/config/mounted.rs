@@ -8,33 +8,37 @@ use std::{
 use embark_crds::contract::{CachePolicy, Contract, ServingConfig, files};
 use serde::de::DeserializeOwned;
 
-use super::{ModelConfig, Origin, file, file::unreadable};
+use super::{ModelConfig, Origin, Unread, file, file::unreadable};
 use crate::{
     model::{
-        refusal::quote,
+        refusal::{contained, quote},
         support::{self, Offered},
     },
     policy,
 };
 
-/// Reads the model of every folder in `folder`. What this process cannot give is left to be said at the model: the
-/// pod stays, so that it can be asked why.
+/// Reads the model of every folder in `folder`. A contract that is not there or is none is left to be said at the model,
+/// and so is what this process cannot give: the pod stays, so that it can be asked why, and so that what else runs in it
+/// does not end with it.
 ///
 /// # Errors
-/// Everything that cannot be read, a line each.
-pub(super) fn read(folder: &Path, offered: Offered) -> Result<Vec<ModelConfig>, Vec<String>> {
+/// The folder cannot be read, or has no folder of a model: then nothing is mounted at all.
+pub(super) fn read(
+    folder: &Path,
+    offered: Offered,
+) -> Result<(Vec<ModelConfig>, Vec<Unread>), Vec<String>> {
     let folders = folders(folder).map_err(|error| vec![unreadable(folder, &error)])?;
     if folders.is_empty() {
         return Err(vec![format!("{}: has no folder of a model", folder.display())]);
     }
-    let (mut models, mut errors) = (Vec::new(), Vec::new());
+    let (mut models, mut unread) = (Vec::new(), Vec::new());
     for folder in folders {
         match model(&folder, offered) {
             Ok(model) => models.push(model),
-            Err(error) => errors.push(error),
+            Err(why) => unread.push(why),
         }
     }
-    if errors.is_empty() { Ok(models) } else { Err(errors) }
+    Ok((models, unread))
 }
 
 // === free functions ===
@@ -52,7 +56,21 @@ pub(super) fn folders(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(folders)
 }
 
-fn model(folder: &Path, offered: Offered) -> Result<ModelConfig, String> {
+/// The model of a folder; or why there is none yet.
+pub(super) fn model(folder: &Path, offered: Offered) -> Result<ModelConfig, Unread> {
+    let read = contained(|| parts(folder, offered));
+    let sentence = match read {
+        Ok(Ok(model)) => return Ok(model),
+        Ok(Err(sentence)) => sentence,
+        Err(panic) => format!("{}: cannot be read: {panic}", folder.display()),
+    };
+    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let lacks = |part: &str| newest(&folder.join(part)).is_none();
+    let is_awaited = lacks(files::SERVING_DIR) || lacks(files::POLICY_DIR);
+    Err(Unread { name, folder: folder.to_owned(), sentence, is_awaited })
+}
+
+fn parts(folder: &Path, offered: Offered) -> Result<ModelConfig, String> {
     let (path, bytes) = read_newest(&folder.join(files::SERVING_DIR))?;
     let serving = serving(&path, &bytes)?;
     let policies = folder.join(files::POLICY_DIR);

@@ -20,7 +20,7 @@ use embark_crds::{
     manifest,
 };
 
-use super::{Found, ModelConfig, Origin, file, mounted};
+use super::{Found, ModelConfig, Origin, Unread, file, mounted};
 use crate::{
     metrics::Reload,
     model::{
@@ -105,6 +105,19 @@ pub fn look(watches: &mut [Watch]) -> Vec<(usize, News)> {
         news.extend(watch.consider(&seen).map(|new| (number, new)));
     }
     news
+}
+
+/// Reads again what could not be read: what can be read now; what cannot yet goes back into `unread`, with what is said of
+/// it now. May block.
+pub fn look_again(unread: &mut Vec<Unread>, offered: Offered) -> Vec<ModelConfig> {
+    let mut models = Vec::new();
+    for before in std::mem::take(unread) {
+        match mounted::model(&before.folder, offered) {
+            Ok(model) => models.push(model),
+            Err(now) => unread.push(now),
+        }
+    }
+    models
 }
 
 // === impl Watch ===

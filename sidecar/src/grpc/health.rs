@@ -51,6 +51,9 @@ impl Health {
             self.say_of(name, ready).await;
         }
         let models = self.models.clone();
+        for awaited in models.awaited() {
+            self.say_of(&awaited.name, false).await;
+        }
         for model in models.iter() {
             let serving = answers(&model) && !self.readiness.is_draining();
             self.say_of(model.name(), serving).await;

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use embark_crds::contract::LEAST_MAX_REQUEST_BYTES;
 use tokio::sync::watch;
 use tonic::{service::Routes, transport::Server};
 use tonic_health::server::HealthReporter;
@@ -103,7 +104,8 @@ impl Limits {
     /// What bounds a server of these models.
     pub fn of(models: &ServedModels, connection_age: Duration) -> Self {
         let requests = models.iter().map(|model| model.contract.serving.max_request_bytes());
-        let request_bytes = requests.max().unwrap_or_default();
+        // What may come later takes at least that.
+        let request_bytes = requests.chain([LEAST_MAX_REQUEST_BYTES]).max().unwrap_or_default();
         Limits { connection_age, memory_bytes: memory::limit(), request_bytes }
     }
 }

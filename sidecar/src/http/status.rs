@@ -10,7 +10,7 @@ use crate::{
     batch::{Batcher, costs::Measured},
     cache::{self, CacheStatus},
     metrics::Answered,
-    served::{Next, ServedModel},
+    served::{Awaited, Next, ServedModel, ServedModels},
 };
 
 /// What there is to say now.
@@ -26,7 +26,35 @@ pub(super) fn report(admin: &Admin) -> Report {
             token: admin.secrets.tokens.is_some(),
             message: admin.secrets.trouble(),
         },
-        models: admin.models.iter().map(|model| of_model(&model)).collect(),
+        models: models(&admin.models),
+    }
+}
+
+/// Every model by name, also those that cannot be read yet.
+fn models(served: &ServedModels) -> Vec<ModelReport> {
+    let awaited = served.awaited();
+    let mut models: Vec<ModelReport> = served.iter().map(|model| of_model(&model)).collect();
+    // One that was put in its place meanwhile is told of once.
+    let is_new = |one: &&Awaited| models.iter().all(|model| model.name != one.name);
+    let awaited: Vec<ModelReport> = awaited.iter().filter(is_new).map(of_awaited).collect();
+    models.extend(awaited);
+    models.sort_by(|one, other| one.name.cmp(&other.name));
+    models
+}
+
+fn of_awaited(awaited: &Awaited) -> ModelReport {
+    ModelReport {
+        name: awaited.name.clone(),
+        state: awaited.progress.state.reported(),
+        message: awaited.progress.message.clone(),
+        space_id: String::new(),
+        model_digest: String::new(),
+        dimensions: 0,
+        policy_hash: String::new(),
+        queue: QueueReport::default(),
+        merging: None,
+        cache: None,
+        next: None,
     }
 }
 

@@ -162,6 +162,7 @@ fn built(model: EmbeddingModel) -> Prepared {
         watch_namespaces: Vec::new(),
         identity: "operator-0".to_owned(),
         listen: "127.0.0.1:0".parse().unwrap(),
+        webhook: args::Webhook::default(),
     });
     build(&validated(&model), &settings)
 }

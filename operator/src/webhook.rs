@@ -1,0 +1,267 @@
+//! The webhook that gives pods a sidecar. Every replica answers, whether it leads or not.
+//!
+//! ```text
+//! API server ─ TLS ─ review      the question, and the pod in it
+//!                    asked       the pod's annotations
+//!                    models      the models that it names, of a watch of our own, or asked for once
+//!                    inject      what is changed, pure: sidecar is what is added
+//! keeper             the certificate: kept says what the Secret should hold, certificate makes it
+//! ```
+
+mod asked;
+mod certificate;
+mod inject;
+mod keeper;
+mod kept;
+mod metrics;
+mod models;
+mod refusal;
+mod review;
+mod server;
+mod sidecar;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::State,
+    http::{Request, StatusCode},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
+use serde_json::Value;
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+    task::JoinHandle,
+    time::{Instant, sleep_until, timeout},
+};
+use tracing::info;
+
+pub(crate) use self::metrics::WebhookMetrics;
+use self::{
+    asked::Asked,
+    keeper::{Certificate, Keeper, Source},
+    kept::Terms,
+    models::Models,
+    refusal::Refusal,
+    review::Review,
+};
+use crate::{args, metrics::Metrics, watches::Scope};
+
+/// The path that the API server calls.
+const PATH: &str = "/inject";
+/// The most bytes of a question: the API server's own bound of what it is sent.
+const MOST_BYTES: usize = 3 * 1024 * 1024;
+/// Questions that are read and answered at a time, which bounds the memory that they take. Others wait.
+const AT_A_TIME: usize = 6;
+/// How long a question may take to arrive.
+const READ_WITHIN: Duration = Duration::from_secs(5);
+/// How long a model may be asked for. The API server waits for 5 s.
+const FIND_WITHIN: Duration = Duration::from_secs(3);
+
+/// What a webhook is told from outside.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// Where it listens.
+    listen: SocketAddr,
+    /// Where its certificate comes from.
+    source: Source,
+    /// How often that is looked at.
+    every: Duration,
+    /// How long pods are answered for after the end was announced.
+    drain: Duration,
+}
+
+/// What a webhook works with.
+pub(crate) struct Parts {
+    pub(crate) client: Client,
+    /// The operator's own.
+    pub(crate) namespace: String,
+    /// The image of the sidecars.
+    pub(crate) image: String,
+    /// The namespaces whose models there are.
+    pub(crate) scope: Scope,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// A webhook that answers.
+pub(crate) struct Webhook {
+    readiness: watch::Sender<String>,
+    stop: watch::Sender<bool>,
+    serving: JoinHandle<()>,
+    keeping: JoinHandle<()>,
+    watching: JoinHandle<()>,
+    drain: Duration,
+}
+
+/// Why there is no webhook.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its port.
+    #[error("--webhook-listen: {address} cannot be listened on")]
+    Listen {
+        /// What was asked for.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// TLS cannot be set up.
+    #[error("failed to set up TLS")]
+    Tls(#[source] rustls::Error),
+}
+
+/// What every answer needs.
+#[derive(Clone)]
+struct Injector {
+    models: Models,
+    image: Arc<str>,
+    metrics: Arc<Metrics>,
+    places: Arc<Semaphore>,
+}
+
+// === impl Settings ===
+
+impl Settings {
+    /// The settings of a webhook, if there is to be one.
+    pub(crate) fn of(arguments: &args::Webhook, namespace: &str) -> Option<Self> {
+        let service = &arguments.webhook_service;
+        let source = match &arguments.webhook_cert_dir {
+            Some(folder) => Source::Folder(folder.clone()),
+            None => Source::Secret {
+                secret: arguments.webhook_secret.clone(),
+                configuration: arguments.webhook_configuration.clone(),
+                terms: Terms {
+                    host: format!("{service}.{namespace}.svc"),
+                    validity: arguments.webhook_validity,
+                    settle: arguments.webhook_settle,
+                },
+            },
+        };
+        arguments.webhook_listen.map(|listen| Settings {
+            listen,
+            source,
+            every: arguments.webhook_every,
+            drain: arguments.webhook_drain,
+        })
+    }
+}
+
+// === impl Webhook ===
+
+impl Webhook {
+    /// Starts to answer. Nobody is answered before there is a certificate.
+    ///
+    /// # Errors
+    /// The port is taken.
+    pub(crate) async fn start(settings: Settings, parts: Parts) -> Result<Self, StartError> {
+        let address = settings.listen;
+        let listener =
+            server::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
+        announce(&listener);
+        let certificate = Arc::new(Certificate::default());
+        let tls = server::acceptor(Arc::clone(&certificate)).map_err(StartError::Tls)?;
+        let readiness = watch::Sender::new("the webhook has no certificate yet".to_owned());
+        let keeper = Keeper {
+            client: parts.client.clone(),
+            namespace: parts.namespace,
+            source: settings.source,
+            every: settings.every,
+            certificate,
+            readiness: readiness.clone(),
+            metrics: Arc::clone(&parts.metrics),
+        };
+        let (models, watching) = Models::watch(&parts.client, &parts.scope);
+        let image = parts.image.into();
+        let places = Arc::new(Semaphore::new(AT_A_TIME));
+        let injector = Injector { models, image, metrics: parts.metrics, places };
+        let routes = Router::new().route(PATH, post(answer)).with_state(injector);
+        let (stop, mut stopped) = watch::channel(false);
+        let until = async move {
+            // An error means that the sender is gone, and the process with it.
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+        };
+        Ok(Webhook {
+            readiness,
+            stop,
+            serving: tokio::spawn(server::serve(listener, tls, routes, until)),
+            keeping: tokio::spawn(keeper.keep()),
+            watching,
+            drain: settings.drain,
+        })
+    }
+
+    /// Why the process should not be called yet, or no more; empty: it should.
+    pub(crate) fn readiness(&self) -> watch::Receiver<String> {
+        self.readiness.subscribe()
+    }
+
+    /// Says that it ends, answers until the API server has heard of it, and then ends.
+    pub(crate) async fn end(self) {
+        self.keeping.abort();
+        self.readiness.send_replace("the webhook is ending".to_owned());
+        sleep_until(Instant::now() + self.drain).await;
+        self.stop.send_replace(true);
+        // An error: it has panicked, which was told of.
+        let _ = self.serving.await;
+        self.watching.abort();
+    }
+}
+
+// === impl Injector ===
+
+impl Injector {
+    /// What is changed in a pod.
+    async fn judge(&self, request: review::Request) -> Result<Vec<Value>, Refusal> {
+        let pod: Pod = serde_json::from_value(request.object)
+            .map_err(|error| Refusal::malformed(format!("the object is no Pod: {error}")))?;
+        let asked = Asked::read(pod.metadata.annotations.as_ref())?;
+        let finding = self.models.find(&request.namespace, &asked.models);
+        let models = timeout(FIND_WITHIN, finding).await.map_err(|_| {
+            Refusal::failed(format!("the API server names no models within {FIND_WITHIN:?}"))
+        })??;
+        inject::patch(&pod, &asked, &models, &self.image)
+    }
+}
+
+// === free functions ===
+
+fn announce(listener: &TcpListener) {
+    let address = listener.local_addr().map(|at| at.to_string()).unwrap_or_default();
+    info!(address, "the webhook listens");
+}
+
+async fn answer(State(injector): State<Injector>, request: Request<Body>) -> Response {
+    let started = Instant::now();
+    // It is never closed.
+    let _place = injector.places.acquire().await;
+    let reading = axum::body::to_bytes(request.into_body(), MOST_BYTES);
+    let body = match timeout(READ_WITHIN, reading).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => {
+            let sentence =
+                format!("the question is cut short, or has more than {MOST_BYTES} bytes");
+            return (StatusCode::PAYLOAD_TOO_LARGE, sentence).into_response();
+        }
+        Err(_) => return StatusCode::REQUEST_TIMEOUT.into_response(),
+    };
+    let request = match Review::read(&body) {
+        Ok(request) => request,
+        Err(sentence) => return (StatusCode::BAD_REQUEST, sentence).into_response(),
+    };
+    let (uid, namespace) = (request.uid.clone(), request.namespace.clone());
+    let outcome = injector.judge(request).await;
+    let word = match &outcome {
+        Ok(_) => "allowed",
+        Err(refusal) if refusal.is_error => "error",
+        Err(_) => "refused",
+    };
+    if let Err(refusal) = &outcome {
+        info!(namespace, code = refusal.code, "a pod was refused: {}", refusal.message);
+    }
+    injector.metrics.webhook.answered(word, started.elapsed());
+    Json(review::answer(&uid, &outcome)).into_response()
+}
