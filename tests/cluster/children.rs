@@ -8,7 +8,6 @@ use std::{collections::BTreeMap, fs};
 
 use embark_tests::{
     cluster::{ControlPlane, Namespace},
-    operator::Alone,
     programs,
     sidecar::until,
 };
