@@ -48,12 +48,18 @@ async fn file_of_a_later_operator_goes_rather_than_grow_stale_and_others_keys_st
     settled(&namespace).await;
     for name in ["quickstart-contract", "quickstart-policy"] {
         let object = format!("configmap/{name}");
-        let ours = get(&namespace, &object).await["data"]["v1.json"].clone();
+        let made = get(&namespace, &object).await;
+        let ours = made["data"]["v1.json"].clone();
         assert!(ours.is_string());
         // As an operator would write it that knows another version, and then is rolled back to this one.
         let later = json!({
             "apiVersion": "v1", "kind": "ConfigMap",
-            "metadata": {"name": name, "annotations": {"embark.dev/applied-hash": "later"}},
+            "metadata": {
+                "name": name,
+                "annotations": {"embark.dev/applied-hash": "later"},
+                "labels": made["metadata"]["labels"],
+                "ownerReferences": made["metadata"]["ownerReferences"],
+            },
             "data": {"v1.json": "{\"later\": true}", "v2.json": "{}"},
         });
         let apply = [
