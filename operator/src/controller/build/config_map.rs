@@ -1,6 +1,6 @@
 //! What the sidecar reads: the contract, which rolls the pods, and the policy, which does not.
 
-use embark_crds::contract::{Contract, ServingConfig, VERSION, files::file_name};
+use embark_crds::contract::{VERSION, files::file_name};
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::{ValidatedModel, metadata, with};
@@ -17,14 +17,7 @@ pub(super) fn build(model: &ValidatedModel) -> Vec<ConfigMap> {
     let mut pool = holding(names.pool_contract(&model.serving_hash), contract.serving_json());
     pool.immutable = Some(true);
     pool.metadata.labels = Some(with(names.labels(), ROLE, POOL_CONTRACT));
-    let stable = holding(names.contract(), injected(contract).serving_json());
+    let stable = holding(names.contract(), contract.serving_json());
     let policy = holding(names.policy(), contract.policy_json());
     vec![pool, stable, policy]
-}
-
-/// The contract that an injected sidecar follows. It listens on the loopback address and a socket of one pod, whose containers
-/// are who calls it: there is nothing that a certificate or a token would keep out.
-fn injected(contract: &Contract) -> Contract {
-    let serving = ServingConfig { endpoint: None, ..contract.serving.clone() };
-    Contract { serving, policy: contract.policy.clone() }
 }
