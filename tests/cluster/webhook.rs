@@ -225,9 +225,12 @@ async fn whoever_else_calls_the_webhook_is_told_off_and_holds_nobody_up() {
     }
     let many = format!("[{}{{}}]", "{},".repeat(100_000));
     let large = format!("\"{}\"", "a".repeat(4 * 1024 * 1024));
-    for (body, code) in [("", "400"), ("{}", "400"), (many.as_str(), "400"), (&large, "413")] {
-        assert_eq!(posted(&address, body).await, code, "{} bytes", body.len());
+    for body in ["", "{}", &many] {
+        assert_eq!(posted(&address, body).await, "400", "{} bytes", body.len());
     }
+    // It may be cut off before it hears why.
+    let code = posted(&address, &large).await;
+    assert!(["000", "413"].contains(&code.as_str()), "{code}");
     namespace.apply(&asking("asks", "quickstart")).await.unwrap();
     drop(silent);
     injection.stop(&namespace).await;

@@ -28,7 +28,7 @@ const LEAST_MEMORY: u64 = 64 * 1024 * 1024;
 const MOST_CPU: u64 = 1024;
 
 /// What a pod asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Asked {
     /// The models, in the order in which they are named.
     pub(super) models: Vec<String>,
