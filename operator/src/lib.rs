@@ -13,6 +13,7 @@
 pub mod app;
 pub mod args;
 mod children;
+mod client;
 mod controller;
 pub mod crds;
 mod http;
@@ -20,5 +21,8 @@ mod kube_ext;
 mod lease;
 mod metrics;
 mod pods;
+mod process;
 mod settings;
 pub mod telemetry;
+pub mod traces;
+mod work;

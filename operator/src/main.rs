@@ -7,6 +7,7 @@ use embark_operator::{
     app,
     args::{Arguments, Command, Crds},
     crds, telemetry,
+    traces::Export,
 };
 
 #[tokio::main]
@@ -22,9 +23,15 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    telemetry::start(arguments.log_format, &arguments.log_level)?;
-    match arguments.command {
-        Command::Run(run) => app::run(&run).await?,
+    let Arguments { log_format, log_level, command } = arguments;
+    let traces = match &command {
+        Command::Run(run) => Export::start(&run.identity)?,
+        // Others are over before anybody looks.
+        _ => Export::default(),
+    };
+    let telemetry = telemetry::start(log_format, &log_level, traces)?;
+    match command {
+        Command::Run(run) => app::run(&run, telemetry).await?,
         Command::Crds(Crds::Print) => crds::print()?,
         Command::Crds(Crds::Apply) => crds::apply().await?,
     }

@@ -15,6 +15,7 @@ pub mod random;
 pub mod raw;
 pub mod refusal;
 pub mod release;
+pub mod rights;
 pub mod sidecar;
 
 pub use authority::Authority;
