@@ -1,9 +1,12 @@
 //! The command line.
 
+mod check;
+
 use std::net::SocketAddr;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use self::check::{Account, Check, Output};
 use crate::telemetry::LogFormat;
 
 /// The embark operator: reconciles EmbeddingModels.
@@ -37,6 +40,7 @@ pub enum Command {
     /// Work with the CustomResourceDefinitions.
     #[command(subcommand)]
     Crds(Crds),
+    Check(Check),
 }
 
 /// Reconcile EmbeddingModels until SIGTERM.

@@ -83,3 +83,30 @@ async fn set_log_level(
         Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::metrics::counter::Counter;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_this_machine_changes_what_is_logged() {
+        let (_readiness, is_ready) = watch::channel(String::new());
+        let http = Http {
+            metrics: Arc::new(Metrics::new(Counter::default())),
+            readiness: is_ready,
+            log_level: LogLevel::of_nothing(),
+        };
+        for (from, expected) in [
+            ("127.0.0.1:1", StatusCode::OK),
+            ("[::ffff:127.0.0.1]:1", StatusCode::OK),
+            ("10.0.0.1:1", StatusCode::FORBIDDEN),
+            ("[fd00::1]:1", StatusCode::FORBIDDEN),
+        ] {
+            let from = ConnectInfo(from.parse().unwrap());
+            let (code, _) = set_log_level(State(http.clone()), from, "debug".to_owned()).await;
+            assert_eq!(code, expected, "{from:?}");
+        }
+    }
+}

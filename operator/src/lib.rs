@@ -12,6 +12,7 @@
 
 pub mod app;
 pub mod args;
+pub mod check;
 mod children;
 mod client;
 mod controller;
@@ -26,3 +27,4 @@ mod settings;
 pub mod telemetry;
 pub mod traces;
 mod work;
+mod x509;

@@ -6,7 +6,7 @@ use clap::Parser as _;
 use embark_operator::{
     app,
     args::{Arguments, Command, Crds},
-    crds, telemetry,
+    check, crds, telemetry,
     traces::Export,
 };
 
@@ -14,7 +14,7 @@ use embark_operator::{
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(arguments).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -22,7 +22,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: Arguments) -> anyhow::Result<()> {
+async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { log_format, log_level, command } = arguments;
     let traces = match &command {
         Command::Run(run) => Export::start(&run.identity)?,
@@ -34,6 +34,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Run(run) => app::run(&run, telemetry).await?,
         Command::Crds(Crds::Print) => crds::print()?,
         Command::Crds(Crds::Apply) => crds::apply().await?,
+        Command::Check(arguments) => return Ok(check::run(&arguments).await?.code().into()),
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

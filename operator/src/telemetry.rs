@@ -133,6 +133,17 @@ fn filter(text: &str) -> Result<EnvFilter, NotALevel> {
 }
 
 #[cfg(test)]
+impl LogLevel {
+    /// One that no log follows.
+    pub(crate) fn of_nothing() -> Self {
+        LogLevel(Arc::new(Current {
+            level: Mutex::new("info".into()),
+            reload: Box::new(|_| Ok(())),
+        }))
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -3,7 +3,9 @@
 #![cfg(test)]
 
 mod chart;
+mod check;
 mod crd;
 mod harness;
 mod operator;
 mod specs;
+mod telemetry;

@@ -209,13 +209,13 @@ async fn models_that_changed_while_no_operator_ran_are_all_seen() {
     alone.stop().await;
 }
 
-async fn start(prefix: &str) -> (Namespace, Alone) {
+pub(super) async fn start(prefix: &str) -> (Namespace, Alone) {
     let namespace = ControlPlane::shared().await.namespace(prefix).await;
     let alone = Alone::start(&namespace).await;
     (namespace, alone)
 }
 
-async fn apply_quickstart(namespace: &Namespace) {
+pub(super) async fn apply_quickstart(namespace: &Namespace) {
     namespace.apply(&quickstart(&json!({}))).await.unwrap();
 }
 
@@ -225,7 +225,7 @@ fn touched(reconciles: f64) -> String {
 }
 
 /// The quick start with another spec on top.
-fn quickstart(patch: &Value) -> Value {
+pub(super) fn quickstart(patch: &Value) -> Value {
     let text = std::fs::read_to_string(programs::root().join("examples/quickstart.yaml")).unwrap();
     let manifest = embark_crds::manifest::read(&text).unwrap().remove(0);
     let mut model = json!({
@@ -275,7 +275,7 @@ async fn children(namespace: &Namespace) -> Vec<(String, String)> {
 }
 
 /// The children once the operator has said of the model's present generation how it is.
-async fn settled(namespace: &Namespace) -> Vec<(String, String)> {
+pub(super) async fn settled(namespace: &Namespace) -> Vec<(String, String)> {
     until("the operator has seen the model", async || {
         let model = get(namespace, "embm/quickstart").await;
         let ready = model["status"]["conditions"].as_array().is_some_and(|conditions| {
@@ -291,7 +291,7 @@ async fn replicas(namespace: &Namespace) -> i64 {
     get(namespace, "deployment/quickstart").await["spec"]["replicas"].as_i64().unwrap_or(-1)
 }
 
-async fn condition(namespace: &Namespace, type_: &str) -> Value {
+pub(super) async fn condition(namespace: &Namespace, type_: &str) -> Value {
     let model = get(namespace, "embm/quickstart").await;
     let conditions = model["status"]["conditions"].as_array().cloned().unwrap_or_default();
     conditions.into_iter().find(|condition| condition["type"] == type_).unwrap_or_default()

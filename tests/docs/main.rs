@@ -3,6 +3,8 @@
 
 #![cfg(test)]
 
+mod reasons;
+
 use std::{
     fs,
     os::unix::fs::symlink,
@@ -50,7 +52,13 @@ fn every_command_of_the_documents_runs() {
 
 #[test]
 fn links_of_the_documents_lead_somewhere() {
-    let more = ["ARCHITECTURE.md", "CONTRIBUTING.md", "docs/sources.md", "examples/README.md"];
+    let more = [
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "docs/operator.md",
+        "docs/sources.md",
+        "examples/README.md",
+    ];
     for document in DOCUMENTS.iter().chain(&more) {
         let path = programs::root().join(document);
         let text = fs::read_to_string(&path).unwrap();

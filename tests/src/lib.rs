@@ -2,6 +2,7 @@
 
 pub mod authority;
 pub mod cluster;
+pub mod collector;
 pub mod documents;
 pub mod held;
 pub mod image;

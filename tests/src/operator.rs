@@ -62,7 +62,7 @@ impl Alone {
         let (kubeconfig, namespace) = (kubeconfig.clone(), namespace.clone());
         self.operator.stop().await;
         meanwhile.await;
-        let operator = Operator::start_with(&kubeconfig, &namespace, "restarted").await;
+        let operator = Operator::start_with(&kubeconfig, &namespace, ("restarted", &[])).await;
         Alone { operator, _turn: self._turn }
     }
 
@@ -83,15 +83,24 @@ impl Operator {
         let applied = plane.try_kubectl(["apply", "--filename", "-"], &permissions).await;
         assert_eq!(applied.code, 0, "{}", applied.errors);
         let kubeconfig = plane.service_account_kubeconfig(namespace.name(), RELEASE).await;
-        Self::start_with(&kubeconfig, namespace.name(), "operator").await
+        Self::start_with(&kubeconfig, namespace.name(), ("operator", &[])).await
     }
 
     /// Starts another operator with the permissions of this one.
     pub async fn another(&self, identity: &str) -> Operator {
-        Self::start_with(&self.kubeconfig, &self.namespace, identity).await
+        self.another_with(identity, &[]).await
     }
 
-    async fn start_with(kubeconfig: &Path, namespace: &str, identity: &str) -> Operator {
+    /// Starts another operator with the permissions of this one, and with these variables of its environment.
+    pub async fn another_with(&self, identity: &str, variables: &[(&str, &str)]) -> Operator {
+        Self::start_with(&self.kubeconfig, &self.namespace, (identity, variables)).await
+    }
+
+    async fn start_with(
+        kubeconfig: &Path,
+        namespace: &str,
+        (identity, variables): (&str, &[(&str, &str)]),
+    ) -> Operator {
         let mut command = Command::new(programs::operator());
         command
             .args(["run", "--log-format=json", "--listen=127.0.0.1:0"])
@@ -99,6 +108,7 @@ impl Operator {
             .arg(format!("--namespace={namespace}"))
             .arg(format!("--identity={identity}"))
             .env("KUBECONFIG", kubeconfig)
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -131,6 +141,11 @@ impl Operator {
     /// What it answers at a path of its port.
     pub async fn get(&self, path: &str) -> (u16, String) {
         crate::sidecar::http_get(&self.address, path).await
+    }
+
+    /// Its port, on the loopback address.
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// The value of a metric, summed over its labels.
