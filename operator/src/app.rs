@@ -22,12 +22,14 @@ use tracing::{info, warn};
 use crate::{
     args,
     children::Children,
+    client,
     controller::{self, Context, Seen},
     http::{self, Http},
     lease::Elector,
     metrics::Metrics,
     pods::{ClientError, Poller, WAITING},
     settings::Settings,
+    telemetry::Telemetry,
     watches::Scope,
     webhook::{Parts, StartError, Webhook},
 };
@@ -80,32 +82,42 @@ pub struct PodsError(ClientError);
 
 /// A client of the cluster that this process is in, or that the kubeconfig names.
 pub(crate) async fn connect() -> Result<Client, ConnectError> {
+    Client::try_from(find_cluster().await?).map_err(ConnectError::Client)
+}
+
+async fn find_cluster() -> Result<kube::Config, ConnectError> {
     // It fails only when one was installed before, and then there is one.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let config = kube::Config::infer().await.map_err(ConnectError::Config)?;
-    Client::try_from(config).map_err(ConnectError::Client)
+    kube::Config::infer().await.map_err(ConnectError::Config)
 }
 
 /// Reconciles until a signal, then ends cleanly.
 ///
 /// # Errors
 /// There is no cluster, or the port is taken. A cluster that does not answer is waited for.
-pub async fn run(arguments: &args::Run) -> Result<(), RunError> {
+pub async fn run(arguments: &args::Run, telemetry: Telemetry) -> Result<(), RunError> {
     let settings = Settings::of(arguments);
     let mut ended = Signals::listen().map_err(RunError::Signals)?;
-    let client = connect().await.map_err(RunError::Connect)?;
+    let Telemetry { level, traces } = telemetry;
+    let metrics = Arc::new(Metrics::new(traces.failures()));
+    let config = find_cluster().await.map_err(RunError::Connect)?;
+    let client = client::counted(config, &metrics);
+    let client = client.map_err(|error| RunError::Connect(ConnectError::Client(error)))?;
     let address = settings.listen;
     let listener =
         TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
     let bound = listener.local_addr().map_or_else(|_| address.to_string(), |at| at.to_string());
     info!(address = bound, version = env!("CARGO_PKG_VERSION"), "listening");
-    let metrics = Arc::new(Metrics::new());
     let (stop, stopped) = watch::channel(false);
     let (readiness, is_ready) = watch::channel("the cluster was not heard of yet".to_owned());
     let webhook = webhook(&client, &settings, &metrics).await?;
     let webhook_is_ready = webhook.as_ref().map(Webhook::readiness);
-    let http =
-        Http { metrics: Arc::clone(&metrics), readiness: is_ready, webhook: webhook_is_ready };
+    let http = Http {
+        metrics: Arc::clone(&metrics),
+        readiness: is_ready,
+        webhook: webhook_is_ready,
+        log_level: level,
+    };
     let serving = tokio::spawn(http::serve(listener, http, until(stopped)));
 
     let mut elector = Elector::new(client.clone(), settings.lease.clone());
@@ -130,6 +142,7 @@ pub async fn run(arguments: &args::Run) -> Result<(), RunError> {
         Ok(_) => {}
         Err(_) => warn!("a client of the port of probes and metrics was left behind"),
     }
+    traces.end().await;
     outcome
 }
 

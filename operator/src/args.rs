@@ -1,11 +1,13 @@
 //! The command line.
 
+mod check;
 mod webhook;
 
 use std::net::SocketAddr;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use self::check::{Account, Check, Output};
 pub use self::webhook::Webhook;
 use crate::telemetry::LogFormat;
 
@@ -40,6 +42,8 @@ pub enum Command {
     /// Work with the CustomResourceDefinitions.
     #[command(subcommand)]
     Crds(Crds),
+    /// Look at a cluster, and say what keeps the operator from its work.
+    Check(Check),
 }
 
 /// Reconcile EmbeddingModels until SIGTERM.

@@ -16,7 +16,7 @@ use embark_crds::{
     resolve::FieldError,
     v1alpha1::{EmbeddingModel, EmbeddingModelStatus},
 };
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, future::ready};
 use k8s_openapi::{
     api::{apps::v1::Deployment, core::v1::Pod},
     apimachinery::pkg::apis::meta::v1::Condition,
@@ -38,7 +38,7 @@ use kube::{
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{Instrument as _, debug, field, info, info_span, warn};
 
 use self::{
     apply::{Applied, ApplyError},
@@ -109,6 +109,9 @@ pub(crate) async fn run(
 ) {
     let settings = controller::Config::default().concurrency(AT_A_TIME);
     let (reader, writer) = reflector::store();
+    let work = context.metrics.work.clone();
+    work.begin(reader.clone());
+    let [in_changes, in_triggers, in_outcomes] = [(); 3].map(|()| work.clone());
     // What the operator itself writes into a status is no reason to look again.
     let scope = &context.settings.scope;
     let changes = scope
@@ -118,20 +121,21 @@ pub(crate) async fn run(
         .predicate_filter(
             predicates::generation.combine(predicates::annotations),
             PredicateConfig::default(),
-        );
+        )
+        .inspect_ok(move |model| in_changes.changed(&ObjectRef::from_obj(model)));
+    let triggers = triggers.inspect(move |model| in_triggers.changed(model));
     Controller::for_stream(changes, reader)
         .with_config(settings)
         .reconcile_on(triggers)
         .run(reconcile, after_error, context)
-        .for_each(|outcome| async move {
+        .for_each(|outcome| {
             match outcome {
                 // A model that is gone before its turn is nothing to tell of, and what failed was told of.
-                Ok(_)
-                | Err(
-                    controller::Error::ObjectNotFound(_) | controller::Error::ReconcilerFailed(..),
-                ) => {}
+                Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
+                Err(controller::Error::ObjectNotFound(model)) => in_outcomes.taken(&model),
                 Err(error) => debug!("watching failed, and is tried again: {error}"),
             }
+            ready(())
         })
         .await;
 }
@@ -186,8 +190,20 @@ impl Error {
 
 async fn reconcile(model: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
     let started = Instant::now();
-    let outcome = attempt(&model, &context).await;
+    context.metrics.work.taken(&ObjectRef::from_obj(&*model));
+    let span = info_span!(
+        "reconcile",
+        model = model.meta().name,
+        namespace = model.meta().namespace,
+        reason = field::Empty,
+        otel.status_code = field::Empty,
+    );
+    let outcome = attempt(&model, &context).instrument(span.clone()).await;
     let reason = outcome.as_ref().err().map_or("Ok", Error::reason);
+    span.record("reason", reason);
+    if outcome.is_err() {
+        span.record("otel.status_code", "ERROR");
+    }
     context.metrics.reconciled(reason, started.elapsed());
     if outcome.is_ok() {
         context.succeeded(&ObjectRef::from_obj(&*model));
@@ -227,7 +243,8 @@ async fn attempt(model: &Guarded, context: &Context) -> Result<Action, Error> {
         Err(errors) => return refuse(model, &errors, context).await,
     };
     let prepared = build::build(&validated, &context.settings);
-    match apply::apply(context, &validated, prepared).await {
+    let applying = apply::apply(context, &validated, prepared);
+    match applying.instrument(info_span!("apply")).await {
         Ok(applied) => tell(model, &validated, &applied, context).await,
         Err(error) => {
             let (reason, message) = (error.reason(), cleaned(&chain(&error)));
@@ -333,7 +350,9 @@ async fn write(
     });
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
     let patch = Patch::Apply(body);
-    api.patch_status(&model.name_any(), &parameters, &patch).await.map_err(Error::Status)?;
+    let name = model.name_any();
+    let writing = api.patch_status(&name, &parameters, &patch);
+    writing.instrument(info_span!("status")).await.map_err(Error::Status)?;
     announce(model, &status, context).await;
     Ok(())
 }

@@ -12,7 +12,9 @@
 
 pub mod app;
 pub mod args;
+pub mod check;
 mod children;
+mod client;
 mod controller;
 pub mod crds;
 mod http;
@@ -21,7 +23,11 @@ mod lease;
 mod metrics;
 mod pod_monitors;
 mod pods;
+mod process;
 mod settings;
 pub mod telemetry;
+pub mod traces;
 mod watches;
 mod webhook;
+mod work;
+mod x509;

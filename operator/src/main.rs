@@ -6,14 +6,15 @@ use clap::Parser as _;
 use embark_operator::{
     app,
     args::{Arguments, Command, Crds},
-    crds, telemetry,
+    check, crds, telemetry,
+    traces::Export,
 };
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(arguments).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -21,12 +22,19 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    telemetry::start(arguments.log_format, &arguments.log_level)?;
-    match arguments.command {
-        Command::Run(run) => app::run(&run).await?,
+async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let Arguments { log_format, log_level, command } = arguments;
+    let traces = match &command {
+        Command::Run(run) => Export::start(&run.identity)?,
+        // Others are over before anybody looks.
+        _ => Export::default(),
+    };
+    let telemetry = telemetry::start(log_format, &log_level, traces)?;
+    match command {
+        Command::Run(run) => app::run(&run, telemetry).await?,
         Command::Crds(Crds::Print) => crds::print()?,
         Command::Crds(Crds::Apply) => crds::apply().await?,
+        Command::Check(arguments) => return Ok(check::run(&arguments).await?.code().into()),
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

@@ -4,6 +4,9 @@ use std::{net::SocketAddr, time::Duration};
 
 use crate::{args, watches::Scope, webhook};
 
+/// The Lease that replicas elect their leader by.
+pub(crate) const LEASE: &str = "embark-operator";
+
 /// The settings of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -47,7 +50,7 @@ impl Settings {
             webhook: webhook::Settings::of(&arguments.webhook, &arguments.namespace),
             lease: LeaseSettings {
                 namespace: arguments.namespace.clone(),
-                name: "embark-operator".to_owned(),
+                name: LEASE.to_owned(),
                 identity: arguments.identity.clone(),
                 duration: Duration::from_secs(15),
                 renew_within: Duration::from_secs(10),

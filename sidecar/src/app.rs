@@ -114,8 +114,7 @@ impl App {
         let traces = Export::start(&config.instance, metrics.trace_failures.clone())
             .map_err(|error| Failure::Usage(error.to_string()))?;
         let metrics = Arc::new(metrics);
-        let served = |model| served(model, &metrics);
-        let models = ServedModels::new(config.models.iter().map(served));
+        let models = ServedModels::new(config.models.iter().map(|model| served(model, &metrics)));
         let readiness = Readiness::new(models.clone());
         let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let (stop, stopped) = watch::channel(false);
@@ -150,16 +149,15 @@ impl App {
             settings,
             log_level,
         };
-        announce(&models);
-        listeners.announce();
+        announce(&models, &listeners);
         endpoint::warn_of_cleartext(&secrets, config.listen);
         let (admin_listener, entry) = listeners.split(&secrets, endpoint_metrics.clone());
         let limits = Limits::of(&models, config.max_connection_age);
         let grpc = tokio::spawn(serve_grpc(entry, (services, limits), health, stopped.clone()));
         let admin = tokio::spawn(serve_admin(admin_listener, admin, stopped));
-        let recent = recent::start(&models);
-        let secrets = endpoint::follow(&secrets, endpoint_metrics);
         Ok(App {
+            recent: recent::start(&models),
+            secrets: endpoint::follow(&secrets, endpoint_metrics),
             models,
             readiness,
             stop,
@@ -167,8 +165,6 @@ impl App {
             admin,
             follower,
             retiring,
-            secrets,
-            recent,
             traces,
         })
     }
@@ -225,8 +221,8 @@ fn no_threads(error: std::io::Error) -> Failure {
     Failure::Run(format!("no threads to prepare requests on: {error}"))
 }
 
-/// Says what is served.
-fn announce(models: &ServedModels) {
+/// Says what is served, and where.
+fn announce(models: &ServedModels, listeners: &Listeners) {
     for model in models.iter() {
         let serving = &model.contract.serving;
         info!(
@@ -237,6 +233,7 @@ fn announce(models: &ServedModels) {
             "serving a model",
         );
     }
+    listeners.announce();
 }
 
 async fn serve_grpc(

@@ -1,8 +1,21 @@
 //! The chart as Helm has it. What it installs is seen on a node.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
-use embark_tests::{cluster::ControlPlane, programs};
+use clap::Parser as _;
+use embark_operator::{
+    args::{Arguments, Command},
+    check::{
+        self,
+        rights::{NEEDED, Need},
+    },
+};
+use embark_tests::{
+    cluster::ControlPlane,
+    programs,
+    rights::{self, Place, Right},
+};
+use serde_json::Value;
 
 #[tokio::test]
 async fn chart_has_no_fault_that_helm_finds() {
@@ -35,4 +48,60 @@ fn chart_is_of_this_version_and_brings_this_definition() {
     // A link, so that there is one truth.
     assert!(definition.symlink_metadata().unwrap().is_symlink());
     assert_eq!(fs::read_to_string(definition).unwrap(), embark_crds::crd::crd_yaml());
+}
+
+#[tokio::test]
+async fn rights_that_check_looks_at_are_those_of_the_chart() {
+    let mut helm = ControlPlane::shared().await.command("helm");
+    helm.args(["template", "embark", "--namespace", "system"]);
+    helm.arg(programs::root().join("charts/embark"));
+    let rendered = programs::run(helm, b"").await;
+    assert_eq!(rendered.code, 0, "{}", rendered.errors);
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&rendered.output).unwrap();
+    let granted = rights::granted(&objects, ("system", "embark"));
+    let needed: BTreeSet<Right> = NEEDED.iter().flat_map(of_need).collect();
+    let texts = |rights: &BTreeSet<Right>| rights.iter().map(Right::to_string).collect::<Vec<_>>();
+    assert_eq!(
+        texts(&needed),
+        texts(&granted),
+        "operator/src/check/rights.rs and the chart's roles"
+    );
+}
+
+fn of_need(need: &Need) -> Vec<Right> {
+    let (place, name) = match need.place {
+        check::rights::Place::Everywhere => (Place::Everywhere, None),
+        check::rights::Place::Own => (Place::Own, None),
+        check::rights::Place::OwnNamed(name) => (Place::Own, Some(name.to_owned())),
+    };
+    let of_verb = |verb: &&str| Right {
+        verb: (*verb).to_owned(),
+        group: need.group.to_owned(),
+        resource: need.resource.to_owned(),
+        name: name.clone(),
+        place,
+    };
+    need.verbs.iter().map(of_verb).collect()
+}
+
+#[tokio::test]
+async fn arguments_of_the_chart_are_the_binarys_and_ports_agree() {
+    let mut helm = ControlPlane::shared().await.command("helm");
+    helm.args(["template", "embark", "--show-only=templates/deployment.yaml"]);
+    helm.arg(programs::root().join("charts/embark"));
+    let rendered = programs::run(helm, b"").await;
+    let deployment: Value = serde_saphyr::from_str(&rendered.output).unwrap();
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    let arguments = container["args"].as_array().unwrap().iter().map(|a| a.as_str().unwrap());
+    let arguments: Vec<&str> = std::iter::once("embark-operator").chain(arguments).collect();
+    let parsed = Arguments::try_parse_from(&arguments);
+    let Command::Run(run) = parsed.unwrap_or_else(|error| panic!("{error}")).command else {
+        panic!("{arguments:?}");
+    };
+    let ports = container["ports"].as_array().unwrap();
+    let admin = ports.iter().find(|port| port["name"] == "admin").unwrap();
+    assert_eq!(admin["containerPort"], run.listen.port());
+    for probe in ["livenessProbe", "readinessProbe"] {
+        assert_eq!(container[probe]["httpGet"]["port"], "admin", "{probe}");
+    }
 }

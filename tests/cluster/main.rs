@@ -3,10 +3,12 @@
 #![cfg(test)]
 
 mod chart;
+mod check;
 mod children;
 mod crd;
 mod harness;
 mod operator;
 mod specs;
+mod telemetry;
 mod webhook;
 mod webhook_certificates;

@@ -3,6 +3,8 @@
 
 #![cfg(test)]
 
+mod reasons;
+
 use std::{
     fs,
     os::unix::fs::symlink,
@@ -55,6 +57,7 @@ fn links_of_the_documents_lead_somewhere() {
         "CONTRIBUTING.md",
         "charts/embark/README.md",
         "docs/injection.md",
+        "docs/operator.md",
         "docs/sources.md",
         "examples/README.md",
     ];

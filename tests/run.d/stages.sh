@@ -167,7 +167,7 @@ for name in sys.argv[1:]:
 stage_clippy() {
     forget_other_clones
     # The tests of the node are named: they are no part of a plain `cargo test`.
-    cargo clippy --locked --workspace --all-targets --test node --all-features -- -D warnings
+    cargo clippy --locked --workspace --all-targets --test node --test rbac --all-features -- -D warnings
 }
 
 stage_deny() {
@@ -192,6 +192,10 @@ stage_test() {
 
 stage_node() {
     cargo_test --test node
+}
+
+stage_rbac() {
+    cargo_test --test rbac
 }
 
 cargo_test() {

@@ -26,12 +26,14 @@ mod lines;
 mod namespace;
 mod node;
 mod plane;
+pub mod requests;
 mod state;
 
 use std::path::Path;
 
 use anyhow::Context as _;
 
+pub use assets::find as program;
 pub use namespace::Namespace;
 pub use plane::{ControlPlane, Node};
 

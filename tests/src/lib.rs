@@ -2,6 +2,7 @@
 
 pub mod authority;
 pub mod cluster;
+pub mod collector;
 pub mod documents;
 pub mod held;
 pub mod image;
@@ -16,6 +17,7 @@ pub mod random;
 pub mod raw;
 pub mod refusal;
 pub mod release;
+pub mod rights;
 pub mod sidecar;
 
 pub use authority::Authority;

@@ -1,10 +1,6 @@
 //! The operator as a process of its own, with the permissions that the chart gives it and no others.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Stdio,
-    sync::Arc,
-};
+use std::{path::PathBuf, process::Stdio, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -25,10 +21,24 @@ pub struct Operator {
     child: Child,
     address: String,
     log: Arc<Mutex<String>>,
-    kubeconfig: PathBuf,
-    namespace: String,
+    launch: Launch,
+}
+
+/// How an operator is started.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// Whom it acts as, and how it reaches the API server.
+    pub kubeconfig: PathBuf,
+    /// The namespace of its Lease.
+    pub namespace: String,
+    /// What it calls itself.
+    pub identity: String,
+    /// The image of the pods that it makes.
+    pub image: String,
     /// Arguments beside those that every operator has.
-    arguments: Vec<String>,
+    pub arguments: Vec<String>,
+    /// Variables of its environment.
+    pub variables: Vec<(String, String)>,
 }
 
 /// A control plane whose only operator is this test's: an operator works on every namespace.
@@ -39,6 +49,8 @@ pub struct Alone {
     _turn: MutexGuard<'static, ()>,
 }
 
+/// The image of the pods that it makes.
+const IMAGE: &str = "localhost/embark-sidecar:test";
 /// The release's name that the chart's roles are rendered for.
 const RELEASE: &str = "embark";
 
@@ -65,19 +77,35 @@ impl Alone {
 
     /// Ends the operator and starts another once this was done.
     pub async fn restart(self, meanwhile: impl Future<Output = ()>) -> Alone {
-        let Operator { kubeconfig, namespace, arguments, .. } = &self.operator;
-        let (kubeconfig, namespace) = (kubeconfig.clone(), namespace.clone());
-        let arguments = arguments.clone();
+        let launch = Launch { identity: "restarted".to_owned(), ..self.operator.launch.clone() };
         self.operator.stop().await;
         meanwhile.await;
-        let place = (kubeconfig.as_path(), namespace.as_str());
-        let operator = Operator::start_with(place, "restarted", arguments).await;
-        Alone { operator, _turn: self._turn }
+        Alone { operator: Operator::launch(launch).await, _turn: self._turn }
     }
 
     /// Ends the operator, and then its turn.
     pub async fn stop(self) {
         self.operator.stop().await;
+    }
+}
+
+// === impl Launch ===
+
+impl Launch {
+    /// As the chart's service account, once the definition and these permissions are applied.
+    pub(crate) async fn new(namespace: &Namespace, permissions: &str) -> Launch {
+        let plane = namespace.plane();
+        apply_definition(plane).await;
+        let applied = plane.try_kubectl(["apply", "--filename", "-"], permissions).await;
+        assert_eq!(applied.code, 0, "{}", applied.errors);
+        Launch {
+            kubeconfig: plane.service_account_kubeconfig(namespace.name(), RELEASE).await,
+            namespace: namespace.name().to_owned(),
+            identity: "operator".to_owned(),
+            image: IMAGE.to_owned(),
+            arguments: Vec::new(),
+            variables: Vec::new(),
+        }
     }
 }
 
@@ -97,33 +125,33 @@ impl Operator {
         permissions: &str,
         arguments: Vec<String>,
     ) -> Operator {
-        let plane = namespace.plane();
-        apply_definition(plane).await;
-        let applied = plane.try_kubectl(["apply", "--filename", "-"], permissions).await;
-        assert_eq!(applied.code, 0, "{}", applied.errors);
-        let kubeconfig = plane.service_account_kubeconfig(namespace.name(), RELEASE).await;
-        Self::start_with((&kubeconfig, namespace.name()), "operator", arguments).await
+        let launch = Launch::new(namespace, permissions).await;
+        Self::launch(Launch { arguments, ..launch }).await
     }
 
     /// Starts another operator with the permissions of this one.
     pub async fn another(&self, identity: &str) -> Operator {
-        let place = (self.kubeconfig.as_path(), self.namespace.as_str());
-        Self::start_with(place, identity, self.arguments.clone()).await
+        self.another_with(identity, &[]).await
     }
 
-    async fn start_with(
-        (kubeconfig, namespace): (&Path, &str),
-        identity: &str,
-        arguments: Vec<String>,
-    ) -> Operator {
+    /// Starts another operator with the permissions of this one, and with these variables of its environment.
+    pub async fn another_with(&self, identity: &str, variables: &[(&str, &str)]) -> Operator {
+        let variables = variables.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+        let (identity, variables) = (identity.to_owned(), variables.collect());
+        Self::launch(Launch { identity, variables, ..self.launch.clone() }).await
+    }
+
+    /// Starts an operator.
+    pub async fn launch(launch: Launch) -> Operator {
         let mut command = Command::new(programs::operator());
         command
             .args(["run", "--log-format=json", "--listen=127.0.0.1:0"])
-            .arg("--sidecar-image=localhost/embark-sidecar:test")
-            .arg(format!("--namespace={namespace}"))
-            .arg(format!("--identity={identity}"))
-            .args(&arguments)
-            .env("KUBECONFIG", kubeconfig)
+            .arg(format!("--sidecar-image={}", launch.image))
+            .arg(format!("--namespace={}", launch.namespace))
+            .arg(format!("--identity={}", launch.identity))
+            .args(&launch.arguments)
+            .env("KUBECONFIG", &launch.kubeconfig)
+            .envs(launch.variables.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -131,14 +159,7 @@ impl Operator {
         let mut child = command.spawn().expect("the operator starts");
         let log = Arc::new(Mutex::new(String::new()));
         tokio::spawn(follow(child.stderr.take().expect("it is piped"), Arc::clone(&log)));
-        let mut operator = Operator {
-            child,
-            address: String::new(),
-            log,
-            kubeconfig: kubeconfig.to_owned(),
-            namespace: namespace.to_owned(),
-            arguments,
-        };
+        let mut operator = Operator { child, address: String::new(), log, launch };
         operator.wait_for_line("\"listening\"").await;
         operator.address = operator.logged_address("\"listening\"");
         operator

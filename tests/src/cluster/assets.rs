@@ -7,11 +7,11 @@ use anyhow::bail;
 /// Folders that may hold them, in this order: another set of etcd and kube-apiserver, and what `tests/run` built.
 const VARIABLES: [&str; 2] = ["KUBEBUILDER_ASSETS", "EMBARK_TEST_KUBERNETES"];
 
-/// The program of this name.
+/// The program of this name: one that a cluster is made of, `helm` or `helm-unittest`.
 ///
 /// # Errors
 /// It is nowhere.
-pub(super) fn find(name: &str) -> anyhow::Result<PathBuf> {
+pub fn find(name: &str) -> anyhow::Result<PathBuf> {
     let Some(found) = folders().into_iter().map(|folder| folder.join(name)).find(|p| p.is_file())
     else {
         bail!(

@@ -1,16 +1,13 @@
 //! etcd, the API server and the controller manager.
 
-use std::{
-    net::TcpListener,
-    path::{Path, PathBuf},
-};
+use std::{net::TcpListener, path::PathBuf};
 
 use tokio::process::Command;
 
 use super::{
     assets, certificates,
     component::{Component, Components},
-    kubeconfig,
+    kubeconfig, requests,
     state::State,
 };
 
@@ -90,7 +87,7 @@ pub(super) async fn start_on(
         )?;
     }
     components.start(etcd(state, ports)?)?;
-    components.start(api_server(&folder, ports, address)?)?;
+    components.start(api_server(state, ports, address)?)?;
     until_ready(state, components).await
 }
 
@@ -146,7 +143,8 @@ fn etcd(state: &State, ports: Ports) -> anyhow::Result<Component> {
         .options("unsafe-no-fsync=true"))
 }
 
-fn api_server(certificates: &Path, ports: Ports, address: &str) -> anyhow::Result<Component> {
+fn api_server(state: &State, ports: Ports, address: &str) -> anyhow::Result<Component> {
+    let certificates = certificates(state);
     let authority = certificates.join("ca.crt");
     let key = certificates.join("service-accounts.key");
     let mut server = Component::new("kube-apiserver")?
@@ -156,7 +154,9 @@ fn api_server(certificates: &Path, ports: Ports, address: &str) -> anyhow::Resul
         .option("client-ca-file", &authority)
         .option("requestheader-client-ca-file", &authority)
         .option("service-account-key-file", key.with_extension("pub"))
-        .option("service-account-signing-key-file", &key);
+        .option("service-account-signing-key-file", &key)
+        .option("audit-policy-file", requests::policy(state)?)
+        .option("audit-log-path", requests::log(state));
     for (option, name) in [
         ("tls-cert-file", "apiserver.crt"),
         ("tls-private-key-file", "apiserver.key"),
@@ -182,6 +182,8 @@ fn api_server(certificates: &Path, ports: Ports, address: &str) -> anyhow::Resul
          requestheader-username-headers=X-Remote-User
          requestheader-group-headers=X-Remote-Group
          requestheader-extra-headers-prefix=X-Remote-Extra-
-         enable-aggregator-routing=true",
+         enable-aggregator-routing=true
+         audit-log-maxsize=50
+         audit-log-maxbackup=4",
     ))
 }

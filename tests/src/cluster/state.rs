@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::Level;
+use super::{Level, requests};
 
 /// How long a killed process may take to be gone.
 const END_LIMIT: Duration = Duration::from_secs(20);
@@ -41,6 +41,7 @@ impl State {
         for folder in ["logs", "ids"] {
             fs::create_dir_all(state.path(folder))?;
         }
+        requests::prepare(&state)?;
         let lock = File::create(state.path("lock"))?;
         lock.lock()?;
         Ok((state, lock))
@@ -85,6 +86,7 @@ impl State {
             let gone = async || remove_cgroup(&cgroup).is_ok();
             anyhow::ensure!(holds(gone).await, "{} is not empty", cgroup.display());
         }
+        requests::keep(self)?;
         fs::remove_dir_all(&self.0).with_context(|| format!("{} is left", self.0.display()))
     }
 
@@ -131,7 +133,7 @@ fn cache() -> PathBuf {
     cache.unwrap_or_else(|| std::env::temp_dir().join("embark-tests"))
 }
 
-fn is_abandoned(folder: &Path) -> bool {
+pub(super) fn is_abandoned(folder: &Path) -> bool {
     File::open(folder.join("lock")).map_or(true, |lock| lock.try_lock().is_ok())
 }
 

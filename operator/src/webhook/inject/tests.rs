@@ -163,7 +163,7 @@ fn memory_is_what_the_models_need() {
         move |spec: &mut Value| spec["cache"]["memory"]["sizeLimit"] = memory.into()
     };
     let little = model("a", cache("1Mi"));
-    assert_eq!(requests(&[little.clone()]), json!({"cpu": "100m", "memory": "256Mi"}));
+    assert_eq!(requests(std::slice::from_ref(&little)), json!({"cpu": "100m", "memory": "256Mi"}));
     // 32 for the process; for each 128, 32 for the disk and 64 for files.
     let (one, other) = (model("a", cache("128Mi")), model("b", cache("128Mi")));
     assert_eq!(requests(&[one, other])["memory"], "480Mi");
