@@ -127,7 +127,7 @@ async fn secure(namespace: &Namespace, folder: &Path) {
     let file = |option: &str, name: &str| format!("--{option}={}", folder.join(name).display());
     let (certificate, key) = (file("cert", "server.crt"), file("key", "server.key"));
     create(namespace, &["secret", "tls", "certificate", &certificate, &key]).await;
-    fs::write(folder.join("token"), "open sesame\n").unwrap();
+    fs::write(folder.join("token"), "open-sesame-open-sesame\n").unwrap();
     let (token, ca) = (file("from-file", "token"), file("from-file", "ca.crt"));
     create(namespace, &["secret", "generic", "tokens", &token]).await;
     create(namespace, &["secret", "generic", "client", &token, &ca]).await;

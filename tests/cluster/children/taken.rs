@@ -19,17 +19,18 @@ async fn child_of_no_kind_is_taken_from_somebody_else() {
     settled(&namespace).await;
     let contract = "--selector=embark.dev/role=pool-contract";
     let contract = namespace.kubectl(["get", "configmaps", contract, "--output=name"]).await;
-    namespace.kubectl(["delete", "embm/quickstart", "--cascade=foreground"]).await;
+    namespace.kubectl(["delete", "embm/quickstart"]).await;
     let children = children(contract.trim().trim_start_matches("configmap/"));
     for child in &children {
-        until("its place is free", async || namespace.apply(child).await.is_ok()).await;
+        until("its place is free", async || get(&namespace, &object(child)).await.is_null()).await;
+        namespace.apply(child).await.unwrap();
     }
     namespace.apply(&asked).await.unwrap();
     for child in &children {
-        let (kind, name) = (text(&child["kind"]), text(&child["metadata"]["name"]));
-        let object = format!("{kind}/{name}");
+        let object = object(child);
         let sentence = format!(
-            "{kind} {name} is there already and belongs to nobody known: delete it, or name the model otherwise"
+            "{} is there already and belongs to nobody known: delete it, or name the model otherwise",
+            object.replace('/', " ")
         );
         until("it is said", async || {
             let ready = condition(&namespace, "Ready").await;
@@ -55,15 +56,15 @@ async fn child_of_no_kind_is_taken_from_somebody_else() {
 
 /// An object of each name that the quick start's children have, in the order in which they are applied.
 fn children(contract: &str) -> Vec<Value> {
-    let object = |version: &str, kind: &str, name: &str, spec: Value| {
-        let mut object = json!({
+    let child = |version: &str, kind: &str, name: &str, spec: Value| {
+        let mut child = json!({
             "apiVersion": version, "kind": kind,
             "metadata": {"name": name, "labels": {"team": "others"}},
         });
         if !spec.is_null() {
-            object["spec"] = spec;
+            child["spec"] = spec;
         }
-        object
+        child
     };
     let labels = json!({"team": "others"});
     let container = json!([{"name": "all", "image": "localhost/none"}]);
@@ -77,17 +78,17 @@ fn children(contract: &str) -> Vec<Value> {
     });
     let ports = json!({"ports": [{"port": 1}]});
     vec![
-        object("v1", "ServiceAccount", "quickstart", Value::Null),
-        object("v1", "ConfigMap", contract, Value::Null),
-        object("v1", "ConfigMap", "quickstart-contract", Value::Null),
-        object("v1", "ConfigMap", "quickstart-policy", Value::Null),
-        object("v1", "Service", "quickstart", ports.clone()),
-        object("v1", "Service", "quickstart-pods", ports),
-        object("networking.k8s.io/v1", "NetworkPolicy", "quickstart", json!({"podSelector": {}})),
-        object("apps/v1", "Deployment", "quickstart", deployment),
-        object("autoscaling/v2", "HorizontalPodAutoscaler", "quickstart", scale),
-        object("policy/v1", "PodDisruptionBudget", "quickstart", json!({"minAvailable": 0})),
-        object("monitoring.coreos.com/v1", "PodMonitor", "quickstart", json!({})),
+        child("v1", "ServiceAccount", "quickstart", Value::Null),
+        child("v1", "ConfigMap", contract, Value::Null),
+        child("v1", "ConfigMap", "quickstart-contract", Value::Null),
+        child("v1", "ConfigMap", "quickstart-policy", Value::Null),
+        child("v1", "Service", "quickstart", ports.clone()),
+        child("v1", "Service", "quickstart-pods", ports),
+        child("networking.k8s.io/v1", "NetworkPolicy", "quickstart", json!({"podSelector": {}})),
+        child("apps/v1", "Deployment", "quickstart", deployment),
+        child("autoscaling/v2", "HorizontalPodAutoscaler", "quickstart", scale),
+        child("policy/v1", "PodDisruptionBudget", "quickstart", json!({"minAvailable": 0})),
+        child("monitoring.coreos.com/v1", "PodMonitor", "quickstart", json!({})),
     ]
 }
 
@@ -96,6 +97,8 @@ async fn is_ours(namespace: &Namespace, object: &str) -> bool {
     found["metadata"]["ownerReferences"][0]["kind"] == "EmbeddingModel"
 }
 
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap()
+/// As kubectl calls it.
+fn object(child: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    format!("{}/{}", text(&child["kind"]), text(&child["metadata"]["name"]))
 }
