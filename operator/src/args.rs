@@ -38,7 +38,7 @@ const LOGS: &str = "Logs";
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Reconcile EmbeddingModels until SIGTERM.
-    Run(Run),
+    Run(Box<Run>),
     /// Work with the CustomResourceDefinitions.
     #[command(subcommand)]
     Crds(Crds),

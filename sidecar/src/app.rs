@@ -11,7 +11,7 @@ mod load;
 mod recent;
 mod retire;
 
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -109,12 +109,12 @@ impl App {
         memory::limit_to(config.memory_limit);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let settings = Arc::new(Settings::of(&config));
-        let metrics = Metrics::default();
+        let metrics = Arc::new(Metrics::default());
         let endpoint_metrics = metrics.endpoint.clone();
         let traces = Export::start(&config.instance, metrics.trace_failures.clone())
             .map_err(|error| Failure::Usage(error.to_string()))?;
-        let metrics = Arc::new(metrics);
-        let models = ServedModels::new(config.models.iter().map(|model| served(model, &metrics)));
+        let served = |model| served(model, &metrics);
+        let models = ServedModels::new(config.models.iter().map(served));
         let readiness = Readiness::new(models.clone());
         let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let (stop, stopped) = watch::channel(false);
@@ -149,15 +149,14 @@ impl App {
             settings,
             log_level,
         };
-        announce(&models, &listeners);
-        endpoint::warn_of_cleartext(&secrets, config.listen);
+        announce((&models, &listeners), (&secrets, config.listen));
         let (admin_listener, entry) = listeners.split(&secrets, endpoint_metrics.clone());
         let limits = Limits::of(&models, config.max_connection_age);
         let grpc = tokio::spawn(serve_grpc(entry, (services, limits), health, stopped.clone()));
         let admin = tokio::spawn(serve_admin(admin_listener, admin, stopped));
+        let secrets = endpoint::follow(&secrets, endpoint_metrics);
         Ok(App {
             recent: recent::start(&models),
-            secrets: endpoint::follow(&secrets, endpoint_metrics),
             models,
             readiness,
             stop,
@@ -165,6 +164,7 @@ impl App {
             admin,
             follower,
             retiring,
+            secrets,
             traces,
         })
     }
@@ -221,8 +221,11 @@ fn no_threads(error: std::io::Error) -> Failure {
     Failure::Run(format!("no threads to prepare requests on: {error}"))
 }
 
-/// Says what is served, and where.
-fn announce(models: &ServedModels, listeners: &Listeners) {
+/// Says what is served, where, and what anybody on the way can read.
+fn announce(
+    (models, listeners): (&ServedModels, &Listeners),
+    (secrets, listen): (&Secrets, SocketAddr),
+) {
     for model in models.iter() {
         let serving = &model.contract.serving;
         info!(
@@ -234,6 +237,7 @@ fn announce(models: &ServedModels, listeners: &Listeners) {
         );
     }
     listeners.announce();
+    endpoint::warn_of_cleartext(secrets, listen);
 }
 
 async fn serve_grpc(
