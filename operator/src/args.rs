@@ -40,6 +40,7 @@ pub enum Command {
     /// Work with the CustomResourceDefinitions.
     #[command(subcommand)]
     Crds(Crds),
+    /// Look at a cluster and say what is not as it should be, and what to do about it.
     Check(Check),
 }
 

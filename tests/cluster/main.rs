@@ -9,3 +9,4 @@ mod harness;
 mod operator;
 mod specs;
 mod telemetry;
+mod transcripts;
