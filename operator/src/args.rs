@@ -42,7 +42,7 @@ pub enum Command {
     /// Work with the CustomResourceDefinitions.
     #[command(subcommand)]
     Crds(Crds),
-    /// Look at a cluster, and say what keeps the operator from its work.
+    /// Look at a cluster and say what is not as it should be, and what to do about it.
     Check(Check),
 }
 

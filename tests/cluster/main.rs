@@ -10,5 +10,6 @@ mod harness;
 mod operator;
 mod specs;
 mod telemetry;
+mod transcripts;
 mod webhook;
 mod webhook_certificates;
