@@ -2,8 +2,20 @@
 
 #![cfg(test)]
 
+mod chaos;
 mod chart;
 mod crd;
+mod edits;
+mod faults;
+mod handover;
 mod harness;
+mod malformed;
+mod many;
 mod operator;
+mod pause;
+mod quiet;
+mod restarts;
+mod scaling;
 mod specs;
+mod upgrade;
+mod world;

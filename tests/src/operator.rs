@@ -14,6 +14,7 @@ use tokio::{
 };
 
 use crate::{
+    ApiProxy,
     cluster::{ControlPlane, Namespace},
     programs,
     sidecar::until,
@@ -37,6 +38,10 @@ pub struct Alone {
     _turn: MutexGuard<'static, ()>,
 }
 
+/// Whose turn it is on the shared control plane.
+static TURN: AsyncMutex<()> = AsyncMutex::const_new(());
+/// The image of the pods that it makes.
+const IMAGE: &str = "localhost/embark-sidecar:test";
 /// The release's name that the chart's roles are rendered for.
 const RELEASE: &str = "embark";
 
@@ -45,9 +50,15 @@ const RELEASE: &str = "embark";
 impl Alone {
     /// Waits for its turn on the shared control plane, and starts an operator whose Lease is in this namespace.
     pub async fn start(namespace: &Namespace) -> Alone {
-        static TURN: AsyncMutex<()> = AsyncMutex::const_new(());
         let turn = TURN.lock().await;
         Alone { operator: Operator::start(namespace).await, _turn: turn }
+    }
+
+    /// The same, with a proxy between the operator and the API server.
+    pub async fn start_through_proxy(namespace: &Namespace) -> (Alone, ApiProxy) {
+        let turn = TURN.lock().await;
+        let (operator, proxy) = Operator::start_through_proxy(namespace).await;
+        (Alone { operator, _turn: turn }, proxy)
     }
 
     /// Ends the operator, and goes on with another in the same turn.
@@ -77,13 +88,26 @@ impl Alone {
 impl Operator {
     /// Applies the definition and the chart's roles, and starts an operator as the chart's service account.
     pub async fn start(namespace: &Namespace) -> Operator {
-        let plane = namespace.plane();
-        apply_definition(plane).await;
-        let permissions = permissions(plane, namespace.name()).await;
-        let applied = plane.try_kubectl(["apply", "--filename", "-"], &permissions).await;
-        assert_eq!(applied.code, 0, "{}", applied.errors);
-        let kubeconfig = plane.service_account_kubeconfig(namespace.name(), RELEASE).await;
+        let kubeconfig = credentials(namespace).await;
         Self::start_with(&kubeconfig, namespace.name(), "operator").await
+    }
+
+    /// The same, with a proxy between it and the API server.
+    pub async fn start_through_proxy(namespace: &Namespace) -> (Operator, ApiProxy) {
+        let proxy = ApiProxy::start(&credentials(namespace).await).await;
+        let operator = Self::start_with(proxy.kubeconfig(), namespace.name(), "operator").await;
+        (operator, proxy)
+    }
+
+    /// Starts another operator through a proxy.
+    pub async fn another_through(&self, proxy: &ApiProxy, identity: &str) -> Operator {
+        Self::start_with(proxy.kubeconfig(), &self.namespace, identity).await
+    }
+
+    /// Starts another operator through a proxy, which gives pods another image.
+    pub async fn another_with_image(&self, identity: &str, way: (&ApiProxy, &str)) -> Operator {
+        let (proxy, image) = way;
+        Self::launch([&self.namespace, identity, image], proxy.kubeconfig()).await
     }
 
     /// Starts another operator with the permissions of this one.
@@ -92,10 +116,14 @@ impl Operator {
     }
 
     async fn start_with(kubeconfig: &Path, namespace: &str, identity: &str) -> Operator {
+        Self::launch([namespace, identity, IMAGE], kubeconfig).await
+    }
+
+    async fn launch([namespace, identity, image]: [&str; 3], kubeconfig: &Path) -> Operator {
         let mut command = Command::new(programs::operator());
         command
             .args(["run", "--log-format=json", "--listen=127.0.0.1:0"])
-            .arg("--sidecar-image=localhost/embark-sidecar:test")
+            .arg(format!("--sidecar-image={image}"))
             .arg(format!("--namespace={namespace}"))
             .arg(format!("--identity={identity}"))
             .env("KUBECONFIG", kubeconfig)
@@ -153,11 +181,26 @@ impl Operator {
         self.metric("embark_operator_reconciles_total").await
     }
 
+    /// Sends it a signal, such as `STOP`.
+    pub async fn signal(&self, name: &str) {
+        let (signal, id) = (format!("-{name}"), self.id().to_string());
+        let status = Command::new("kill").args([signal, id]).status().await;
+        assert!(status.expect("kill runs").success());
+    }
+
+    /// The id of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
+    /// Kills it: it has no time to say anything.
+    pub async fn kill(mut self) {
+        self.child.kill().await.expect("it runs");
+    }
+
     /// Ends it as a kubelet does, and checks that it ended well.
     pub async fn stop(mut self) {
-        let id = self.child.id().expect("it runs").to_string();
-        let status = Command::new("kill").args(["-TERM", &id]).status().await;
-        assert!(status.expect("kill runs").success());
+        self.signal("TERM").await;
         let status = self.child.wait().await.expect("it ends");
         assert!(status.success(), "the operator ended with {status}:\n{}", self.log());
         // The chart's roles are all that it has: whatever they lack shows here.
@@ -185,6 +228,16 @@ pub async fn apply_definition(plane: &ControlPlane) {
     // It is served; lists of what there is follow a moment behind, and kubectl goes by those.
     until("kubectl finds it", async || plane.try_kubectl(["explain", "embm"], "").await.code == 0)
         .await;
+}
+
+/// A kubeconfig of the chart's service account, once the definition and the roles are applied.
+async fn credentials(namespace: &Namespace) -> PathBuf {
+    let plane = namespace.plane();
+    apply_definition(plane).await;
+    let permissions = permissions(plane, namespace.name()).await;
+    let applied = plane.try_kubectl(["apply", "--filename", "-"], &permissions).await;
+    assert_eq!(applied.code, 0, "{}", applied.errors);
+    plane.service_account_kubeconfig(namespace.name(), RELEASE).await
 }
 
 /// The chart's service account, roles and bindings, for an operator in this namespace.
