@@ -9,7 +9,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use embark_crds::v1alpha1::EmbeddingModel;
 use futures_util::StreamExt as _;
-use kube::{Api, Client, api::ListParams};
+use kube::{Api, Client, Config, api::ListParams};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -23,6 +23,7 @@ use crate::{
     args,
     children::Children,
     controller::{self, Context, Seen},
+    gate::{self, Term},
     http::{self, Http},
     lease::Elector,
     metrics::Metrics,
@@ -75,10 +76,14 @@ pub struct PodsError(ClientError);
 
 /// A client of the cluster that this process is in, or that the kubeconfig names.
 pub(crate) async fn connect() -> Result<Client, ConnectError> {
+    Client::try_from(cluster().await?).map_err(ConnectError::Client)
+}
+
+/// How that cluster is reached.
+async fn cluster() -> Result<Config, ConnectError> {
     // It fails only when one was installed before, and then there is one.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let config = kube::Config::infer().await.map_err(ConnectError::Config)?;
-    Client::try_from(config).map_err(ConnectError::Client)
+    Config::infer().await.map_err(ConnectError::Config)
 }
 
 /// Reconciles until a signal, then ends cleanly.
@@ -88,7 +93,7 @@ pub(crate) async fn connect() -> Result<Client, ConnectError> {
 pub async fn run(arguments: &args::Run) -> Result<(), RunError> {
     let settings = Settings::of(arguments);
     let mut ended = Signals::listen().map_err(RunError::Signals)?;
-    let client = connect().await.map_err(RunError::Connect)?;
+    let (client, mut elector) = clients(&settings).await.map_err(RunError::Connect)?;
     let address = settings.listen;
     let listener =
         TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
@@ -100,7 +105,6 @@ pub async fn run(arguments: &args::Run) -> Result<(), RunError> {
     let http = Http { metrics: Arc::clone(&metrics), readiness: is_ready };
     let serving = tokio::spawn(http::serve(listener, http, until(stopped)));
 
-    let mut elector = Elector::new(client.clone(), settings.lease.clone());
     let worker = Worker { client, settings, metrics };
     let outcome = tokio::select! {
         name = ended.next() => {
@@ -119,6 +123,14 @@ pub async fn run(arguments: &args::Run) -> Result<(), RunError> {
         Err(_) => warn!("a client of the port of probes and metrics was left behind"),
     }
     outcome
+}
+
+/// A client for a leader's work, and what says when that may be done.
+async fn clients(settings: &Settings) -> Result<(Client, Elector), ConnectError> {
+    let (config, term) = (cluster().await?, Term::default());
+    let elections = Client::try_from(config.clone()).map_err(ConnectError::Client)?;
+    let client = gate::client(config, term.clone()).map_err(ConnectError::Client)?;
+    Ok((client, Elector::new(elections, settings.lease.clone(), term)))
 }
 
 /// What a leader works with.

@@ -15,7 +15,9 @@ use embark_crds::{
 };
 use futures_util::{Stream, StreamExt as _};
 use k8s_openapi::{
-    api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp,
+    api::core::v1::{ObjectReference, Pod},
+    apimachinery::pkg::apis::meta::v1::Condition,
+    jiff::Timestamp,
 };
 use kube::{
     Api, Client, Resource as _, ResourceExt as _,
@@ -42,7 +44,7 @@ use self::{
 };
 use crate::{
     children::{Children, Guarded},
-    kube_ext::{FIELD_MANAGER, chain},
+    kube_ext::{self, FIELD_MANAGER, chain},
     metrics::Metrics,
     pods::{Reports, cleaned, has_ended},
     settings::Settings,
@@ -200,7 +202,7 @@ async fn attempt(model: &Guarded, context: &Context) -> Result<Action, Error> {
     context.children.ready().await.map_err(Error::Watches)?;
     let model = match &model.0 {
         Ok(model) => model,
-        Err(malformed) => return refuse_malformed(malformed, context).await,
+        Err(malformed) => return refuse_malformed(model, malformed, context).await,
     };
     if model.metadata.deletion_timestamp.is_some() {
         // Its children are owned by it and go with it.
@@ -264,7 +266,11 @@ async fn refuse(
 
 /// Says so of an object that is stored and cannot be read: the schema was looser once, or is not this operator's. Its
 /// conditions alone are written; what else its status holds cannot be read either.
-async fn refuse_malformed(malformed: &InvalidObject, context: &Context) -> Result<Action, Error> {
+async fn refuse_malformed(
+    object: &Guarded,
+    malformed: &InvalidObject,
+    context: &Context,
+) -> Result<Action, Error> {
     let metadata = malformed.metadata.clone();
     let (name, namespace) =
         (metadata.name.unwrap_or_default(), metadata.namespace.unwrap_or_default());
@@ -279,8 +285,25 @@ async fn refuse_malformed(malformed: &InvalidObject, context: &Context) -> Resul
     let patch = Patch::Merge(json!({ "status": status }));
     let parameters =
         PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..Default::default() };
-    api.patch_status(&name, &parameters, &patch).await.map_err(Error::Status)?;
+    if let Err(error) = api.patch_status(&name, &parameters, &patch).await {
+        nobody_takes(error)?;
+        for condition in conditions.iter().filter(|condition| condition.type_ == "Accepted") {
+            publish(&event(condition), &object.object_ref(&()), context).await;
+        }
+    }
     Ok(Action::await_change())
+}
+
+/// An API server takes no status of an object that breaks a rule which it did not have when the object was stored. To try
+/// again would be of no use: what is to be said is said by events alone.
+fn nobody_takes(error: kube::Error) -> Result<(), Error> {
+    if kube_ext::is_invalid(&error) { Ok(()) } else { Err(Error::Status(error)) }
+}
+
+async fn publish(event: &Event, about: &ObjectReference, context: &Context) {
+    if let Err(error) = context.recorder.publish(event, about).await {
+        debug!("an event could not be written: {}", chain(&error));
+    }
 }
 
 /// Writes a status, and tells of what changed in it; or does nothing when nothing did.
@@ -302,7 +325,9 @@ async fn write(
     });
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
     let patch = Patch::Apply(body);
-    api.patch_status(&model.name_any(), &parameters, &patch).await.map_err(Error::Status)?;
+    if let Err(error) = api.patch_status(&model.name_any(), &parameters, &patch).await {
+        nobody_takes(error)?;
+    }
     announce(model, &status, context).await;
     Ok(())
 }
@@ -328,10 +353,7 @@ async fn announce(model: &EmbeddingModel, status: &EmbeddingModelStatus, context
             "{}",
             condition.message
         );
-        let event = event(condition);
-        if let Err(error) = context.recorder.publish(&event, &model.object_ref(&())).await {
-            debug!("an event could not be written: {}", chain(&error));
-        }
+        publish(&event(condition), &model.object_ref(&()), context).await;
     }
 }
 

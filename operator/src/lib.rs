@@ -15,6 +15,7 @@ pub mod args;
 mod children;
 mod controller;
 pub mod crds;
+mod gate;
 mod http;
 mod kube_ext;
 mod lease;

@@ -46,5 +46,5 @@ async fn api_server_that_restarts_is_waited_for_and_nothing_is_missed() {
         let begun = proxy.since(mark, |call| matches!(call.verb, Verb::Watch | Verb::List));
         assert!(begun.len() <= 2 * OTHERS * (looks + 4), "{}", lines(&begun));
     }
-    operator.stop().await;
+    operator.stop_after_restarts().await;
 }

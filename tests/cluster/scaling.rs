@@ -117,28 +117,6 @@ async fn replicas_that_somebody_edits_are_put_back_unless_an_autoscaler_has_them
     alone.stop().await;
 }
 
-#[tokio::test]
-async fn autoscaled_model_begins_with_its_least_though_an_answer_was_lost() {
-    let namespace = ControlPlane::shared().await.namespace("begins").await;
-    let (alone, proxy) = Alone::start_through_proxy(&namespace).await;
-    let world = World::of(&namespace).await;
-    // Without the autoscaler's own controller, which would raise them some time later.
-    let place = namespace.name().to_owned();
-    proxy.inject(1, embark_tests::api_proxy::Fault::LoseAnswer, move |call| {
-        call.namespace == place && call.resource == "deployments" && call.is_write()
-    });
-    let behavior = json!({"scaleUp": {"selectPolicy": "Disabled"}});
-    let on = json!({"minReplicas": 3, "maxReplicas": 6, "behavior": behavior});
-    world.model(NAME, &json!({"autoscaling": on})).await;
-    world.rest(&proxy).await;
-    let applied = proxy.since(0, |call| {
-        call.resource == "deployments" && call.manager == "embark-operator-replicas"
-    });
-    assert_eq!(applied.len(), 1, "{applied:?}");
-    assert_eq!(world.get("deployments", NAME).await["spec"]["replicas"], 3);
-    alone.stop().await;
-}
-
 /// As the autoscaler's controller does it.
 async fn scale(world: &World, replicas: i32) {
     let wanted = json!({"spec": {"replicas": replicas}});

@@ -110,18 +110,30 @@ impl World {
         .await;
     }
 
-    /// Waits until all is told of and a look at every model writes nothing but its status.
+    /// Waits until all is told of, and until a look at every model changes none of its children. Which generation of a model
+    /// its Deployment is made of may be noted there.
     pub(crate) async fn rest(&self, proxy: &ApiProxy) {
         until("the world is at rest", async || {
             self.told().await;
-            let mark = proxy.mark();
+            let (mark, before) = (proxy.mark(), self.gist().await);
             for model in self.list(MODELS).await {
                 self.nudge(name(&model)).await;
             }
             self.told().await;
-            proxy.writes(mark, &self.namespace).iter().all(|write| write.resource == STATUS)
+            let writes = proxy.writes(mark, &self.namespace);
+            let is_note = |write: &Call| [STATUS, "deployments"].contains(&write.resource.as_str());
+            writes.iter().all(is_note) && self.gist().await == before
         })
         .await;
+    }
+
+    /// What of the children is the operator's to say.
+    async fn gist(&self) -> Vec<Value> {
+        let gist = |(kind, child): (&str, Value)| {
+            let metadata = &child["metadata"];
+            json!([kind, metadata["uid"], metadata["labels"], child["spec"], child["data"]])
+        };
+        self.children().await.into_iter().map(gist).collect()
     }
 
     /// Everything that carries the operator's label, as kind and object.
@@ -148,6 +160,7 @@ impl World {
             "deployments" | "replicasets" => "/apis/apps/v1",
             "horizontalpodautoscalers" => "/apis/autoscaling/v2",
             "poddisruptionbudgets" => "/apis/policy/v1",
+            "events" => "/apis/events.k8s.io/v1",
             "leases" => "/apis/coordination.k8s.io/v1",
             _ => "/api/v1",
         };

@@ -3,5 +3,6 @@
 #![cfg(test)]
 
 mod autoscaling;
+mod chaos;
 mod harness;
 mod quickstart;

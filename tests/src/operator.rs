@@ -42,6 +42,8 @@ pub struct Alone {
 static TURN: AsyncMutex<()> = AsyncMutex::const_new(());
 /// The image of the pods that it makes.
 const IMAGE: &str = "localhost/embark-sidecar:test";
+/// What of its log a failed test shows.
+const LOG_TAIL_LINES: usize = 40;
 /// The release's name that the chart's roles are rendered for.
 const RELEASE: &str = "embark";
 
@@ -198,14 +200,23 @@ impl Operator {
         self.child.kill().await.expect("it runs");
     }
 
-    /// Ends it as a kubelet does, and checks that it ended well.
+    /// Ends it as a kubelet does, and checks that it ended well and lacked no permission.
     pub async fn stop(mut self) {
-        self.signal("TERM").await;
-        let status = self.child.wait().await.expect("it ends");
-        assert!(status.success(), "the operator ended with {status}:\n{}", self.log());
+        self.end().await;
         // The chart's roles are all that it has: whatever they lack shows here.
         let refused = "is forbidden: User";
         assert!(!self.log().contains(refused), "a permission is missing:\n{}", self.log());
+    }
+
+    /// Ends it as a kubelet does, and checks that it ended well. An API server that has just started knows of no permission.
+    pub async fn stop_after_restarts(mut self) {
+        self.end().await;
+    }
+
+    async fn end(&mut self) {
+        self.signal("TERM").await;
+        let status = self.child.wait().await.expect("it ends");
+        assert!(status.success(), "the operator ended with {status}:\n{}", self.log());
     }
 
     fn listening(&self) -> String {
@@ -214,6 +225,17 @@ impl Operator {
             log.lines().find(|line| line.contains("\"listening\"")).expect("it was waited for");
         let line: serde_json::Value = serde_json::from_str(line).expect("the log is JSON");
         line["address"].as_str().expect("an address").to_owned()
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let skipped = log.lines().count().saturating_sub(LOG_TAIL_LINES);
+            let tail: Vec<&str> = log.lines().skip(skipped).collect();
+            eprintln!("the end of the operator's log:\n{}", tail.join("\n"));
+        }
     }
 }
 
