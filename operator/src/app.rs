@@ -9,7 +9,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use embark_crds::v1alpha1::EmbeddingModel;
 use futures_util::StreamExt as _;
-use kube::{Client, api::ListParams};
+use kube::{Client, Config, api::ListParams};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -24,6 +24,7 @@ use crate::{
     children::Children,
     client,
     controller::{self, Context, Seen},
+    gate::{self, Term},
     http::{self, Http},
     lease::Elector,
     metrics::Metrics,
@@ -82,13 +83,14 @@ pub struct PodsError(ClientError);
 
 /// A client of the cluster that this process is in, or that the kubeconfig names.
 pub(crate) async fn connect() -> Result<Client, ConnectError> {
-    Client::try_from(find_cluster().await?).map_err(ConnectError::Client)
+    Client::try_from(cluster().await?).map_err(ConnectError::Client)
 }
 
-async fn find_cluster() -> Result<kube::Config, ConnectError> {
+/// How that cluster is reached.
+async fn cluster() -> Result<Config, ConnectError> {
     // It fails only when one was installed before, and then there is one.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    kube::Config::infer().await.map_err(ConnectError::Config)
+    Config::infer().await.map_err(ConnectError::Config)
 }
 
 /// Reconciles until a signal, then ends cleanly.
@@ -100,9 +102,9 @@ pub async fn run(arguments: &args::Run, telemetry: Telemetry) -> Result<(), RunE
     let mut ended = Signals::listen().map_err(RunError::Signals)?;
     let Telemetry { level, traces } = telemetry;
     let metrics = Arc::new(Metrics::new(traces.failures()));
-    let config = find_cluster().await.map_err(RunError::Connect)?;
-    let client = client::counted(config, &metrics);
-    let client = client.map_err(|error| RunError::Connect(ConnectError::Client(error)))?;
+    let term = Term::default();
+    let Clients { always: client, leader } =
+        clients(&term, &metrics).await.map_err(RunError::Connect)?;
     let address = settings.listen;
     let listener =
         TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
@@ -120,8 +122,8 @@ pub async fn run(arguments: &args::Run, telemetry: Telemetry) -> Result<(), RunE
     };
     let serving = tokio::spawn(http::serve(listener, http, until(stopped)));
 
-    let mut elector = Elector::new(client.clone(), settings.lease.clone());
-    let worker = Worker { client, settings, metrics };
+    let mut elector = Elector::new(client, settings.lease.clone(), term);
+    let worker = Worker { client: leader, settings, metrics };
     let outcome = tokio::select! {
         name = ended.next() => {
             info!(signal = name, "ending");
@@ -144,6 +146,25 @@ pub async fn run(arguments: &args::Run, telemetry: Telemetry) -> Result<(), RunE
     }
     traces.end().await;
     outcome
+}
+
+/// How the process talks to the cluster.
+struct Clients {
+    /// Whether it leads or not.
+    always: Client,
+    /// For a leader's work: it writes only as long as this replica leads.
+    leader: Client,
+}
+
+async fn clients(term: &Term, metrics: &Arc<Metrics>) -> Result<Clients, ConnectError> {
+    let config = cluster().await?;
+    let namespace = config.default_namespace.clone();
+    // A request that the client would send again by itself could be sent after the term.
+    let mut once = config.clone();
+    once.default_retry = false;
+    let counted = |config| client::counted(config, metrics).map_err(ConnectError::Client);
+    let leader = gate::client(counted(once)?, namespace, term.clone());
+    Ok(Clients { always: counted(config)?, leader })
 }
 
 /// What a leader works with.

@@ -18,7 +18,10 @@ use embark_crds::{
 };
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, future::ready};
 use k8s_openapi::{
-    api::{apps::v1::Deployment, core::v1::Pod},
+    api::{
+        apps::v1::Deployment,
+        core::v1::{ObjectReference, Pod},
+    },
     apimachinery::pkg::apis::meta::v1::Condition,
     jiff::Timestamp,
 };
@@ -48,7 +51,7 @@ use self::{
 };
 use crate::{
     children::{Children, Guarded},
-    kube_ext::{FIELD_MANAGER, chain},
+    kube_ext::{self, FIELD_MANAGER, chain},
     metrics::Metrics,
     pods::{Reports, cleaned, has_ended},
     settings::Settings,
@@ -229,7 +232,7 @@ async fn attempt(model: &Guarded, context: &Context) -> Result<Action, Error> {
     context.children.ready().await.map_err(Error::Watches)?;
     let model = match &model.0 {
         Ok(model) => model,
-        Err(malformed) => return refuse_malformed(malformed, context).await,
+        Err(malformed) => return refuse_malformed(model, malformed, context).await,
     };
     if model.metadata.deletion_timestamp.is_some() {
         // Its children are owned by it and go with it.
@@ -312,7 +315,11 @@ async fn refuse(
 
 /// Says so of an object that is stored and cannot be read: the schema was looser once, or is not this operator's. Its
 /// conditions alone are written; what else its status holds cannot be read either.
-async fn refuse_malformed(malformed: &InvalidObject, context: &Context) -> Result<Action, Error> {
+async fn refuse_malformed(
+    object: &Guarded,
+    malformed: &InvalidObject,
+    context: &Context,
+) -> Result<Action, Error> {
     let metadata = malformed.metadata.clone();
     let (name, namespace) =
         (metadata.name.unwrap_or_default(), metadata.namespace.unwrap_or_default());
@@ -327,8 +334,25 @@ async fn refuse_malformed(malformed: &InvalidObject, context: &Context) -> Resul
     let patch = Patch::Merge(json!({ "status": status }));
     let parameters =
         PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..Default::default() };
-    api.patch_status(&name, &parameters, &patch).await.map_err(Error::Status)?;
+    if let Err(error) = api.patch_status(&name, &parameters, &patch).await {
+        nobody_takes(error)?;
+        for condition in conditions.iter().filter(|condition| condition.type_ == "Accepted") {
+            publish(&event(condition), &object.object_ref(&()), context).await;
+        }
+    }
     Ok(Action::await_change())
+}
+
+/// An API server takes no status of an object that breaks a rule which it did not have when the object was stored. To try
+/// again would be of no use: what is to be said is said by events alone.
+fn nobody_takes(error: kube::Error) -> Result<(), Error> {
+    if kube_ext::is_invalid(&error) { Ok(()) } else { Err(Error::Status(error)) }
+}
+
+async fn publish(event: &Event, about: &ObjectReference, context: &Context) {
+    if let Err(error) = context.recorder.publish(event, about).await {
+        debug!("an event could not be written: {}", chain(&error));
+    }
 }
 
 /// Writes a status, and tells of what changed in it; or does nothing when nothing did.
@@ -352,7 +376,9 @@ async fn write(
     let patch = Patch::Apply(body);
     let name = model.name_any();
     let writing = api.patch_status(&name, &parameters, &patch);
-    writing.instrument(info_span!("status")).await.map_err(Error::Status)?;
+    if let Err(error) = writing.instrument(info_span!("status")).await {
+        nobody_takes(error)?;
+    }
     announce(model, &status, context).await;
     Ok(())
 }
@@ -378,10 +404,7 @@ async fn announce(model: &EmbeddingModel, status: &EmbeddingModelStatus, context
             "{}",
             condition.message
         );
-        let event = event(condition);
-        if let Err(error) = context.recorder.publish(&event, &model.object_ref(&())).await {
-            debug!("an event could not be written: {}", chain(&error));
-        }
+        publish(&event(condition), &model.object_ref(&()), context).await;
     }
 }
 

@@ -10,7 +10,7 @@ use kube::{Api, Client, api::PostParams};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
-use crate::settings::LeaseSettings;
+use crate::{gate::Term, settings::LeaseSettings};
 
 /// Takes and holds the Lease.
 pub(crate) struct Elector {
@@ -20,6 +20,8 @@ pub(crate) struct Elector {
     seen: Option<(LeaseSpec, Instant)>,
     /// When this replica asked for the last renewal that it got. Others may have seen it since then: its answer can be late.
     renewed: Instant,
+    /// How long this replica's work may go on.
+    term: Term,
 }
 
 /// What a look at the Lease led to.
@@ -32,9 +34,15 @@ enum Turn {
 // === impl Elector ===
 
 impl Elector {
-    pub(crate) fn new(client: Client, settings: LeaseSettings) -> Self {
+    pub(crate) fn new(client: Client, settings: LeaseSettings, term: Term) -> Self {
         let api = Api::namespaced(client, &settings.namespace);
-        Elector { api, settings, seen: None, renewed: Instant::now() }
+        Elector { api, settings, seen: None, renewed: Instant::now(), term }
+    }
+
+    /// Notes that the Lease was renewed, by what was asked for then.
+    fn renewed(&mut self, asked: Instant) {
+        self.renewed = asked;
+        self.term.extend(asked + self.settings.renew_within);
     }
 
     /// Waits until this replica holds the Lease. `heard` is called once it is known who holds it.
@@ -45,7 +53,7 @@ impl Elector {
             // A look that hangs is as good as one that failed.
             match timeout(self.settings.renew_within, self.turn()).await {
                 Ok(Ok(Turn::Ours)) => {
-                    self.renewed = asked;
+                    self.renewed(asked);
                     break;
                 }
                 Ok(Ok(Turn::Others { holder })) if told.as_ref() != Some(&holder) => {
@@ -70,8 +78,9 @@ impl Elector {
             sleep_until((Instant::now() + self.settings.retry).min(deadline)).await;
             let asked = Instant::now();
             match timeout_at(deadline, self.turn()).await {
-                Ok(Ok(Turn::Ours)) => self.renewed = asked,
+                Ok(Ok(Turn::Ours)) => self.renewed(asked),
                 Ok(Ok(Turn::Others { holder })) => {
+                    self.term.end();
                     warn!(leader = holder, "the lease was taken");
                     return;
                 }
@@ -87,6 +96,7 @@ impl Elector {
 
     /// Gives the Lease back, so that another replica need not wait for its end.
     pub(crate) async fn release(&mut self) {
+        self.term.end();
         let released = async {
             let Some(mut lease) = self.api.get_opt(&self.settings.name).await? else {
                 return Ok(());

@@ -17,6 +17,7 @@ mod children;
 mod client;
 mod controller;
 pub mod crds;
+mod gate;
 mod http;
 mod kube_ext;
 mod lease;

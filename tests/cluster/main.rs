@@ -2,14 +2,26 @@
 
 #![cfg(test)]
 
+mod chaos;
 mod chart;
 mod check;
 mod children;
 mod crd;
+mod edits;
+mod faults;
+mod handover;
 mod harness;
+mod malformed;
+mod many;
 mod operator;
+mod pause;
+mod quiet;
+mod restarts;
+mod scaling;
 mod specs;
 mod telemetry;
 mod transcripts;
+mod upgrade;
 mod webhook;
 mod webhook_certificates;
+mod world;

@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod autoscaling;
+mod chaos;
 mod harness;
 mod injection;
 mod live;

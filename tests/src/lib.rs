@@ -1,5 +1,6 @@
 //! What the tests of the whole product share: real processes on real ports, and what they are given.
 
+pub mod api_proxy;
 pub mod authority;
 pub mod cluster;
 pub mod collector;
@@ -20,6 +21,7 @@ pub mod release;
 pub mod rights;
 pub mod sidecar;
 
+pub use api_proxy::ApiProxy;
 pub use authority::Authority;
 pub use held::Held;
 pub use manifest::Manifest;

@@ -10,6 +10,7 @@ use tokio::{
 };
 
 use crate::{
+    ApiProxy,
     cluster::{ControlPlane, Namespace},
     programs,
     sidecar::until,
@@ -49,8 +50,12 @@ pub struct Alone {
     _turn: MutexGuard<'static, ()>,
 }
 
+/// Whose turn it is on the shared control plane.
+static TURN: AsyncMutex<()> = AsyncMutex::const_new(());
 /// The image of the pods that it makes.
 const IMAGE: &str = "localhost/embark-sidecar:test";
+/// What of its log a failed test shows.
+const LOG_TAIL_LINES: usize = 40;
 /// The release's name that the chart's roles are rendered for.
 const RELEASE: &str = "embark";
 
@@ -64,9 +69,15 @@ impl Alone {
 
     /// Waits for its turn, and starts an operator in this way.
     pub(crate) async fn start_as(start: impl Future<Output = Operator>) -> Alone {
-        static TURN: AsyncMutex<()> = AsyncMutex::const_new(());
         let turn = TURN.lock().await;
         Alone { operator: start.await, _turn: turn }
+    }
+
+    /// The same, with a proxy between the operator and the API server.
+    pub async fn start_through_proxy(namespace: &Namespace) -> (Alone, ApiProxy) {
+        let turn = TURN.lock().await;
+        let (operator, proxy) = Operator::start_through_proxy(namespace).await;
+        (Alone { operator, _turn: turn }, proxy)
     }
 
     /// Ends the operator, and goes on with another in the same turn.
@@ -92,6 +103,13 @@ impl Alone {
 // === impl Launch ===
 
 impl Launch {
+    /// With the roles of the chart.
+    async fn of_chart(namespace: &Namespace) -> Launch {
+        let permissions =
+            render(namespace.plane(), namespace.name(), &["service_account", "rbac"]).await;
+        Self::new(namespace, &permissions).await
+    }
+
     /// As the chart's service account, once the definition and these permissions are applied.
     pub(crate) async fn new(namespace: &Namespace, permissions: &str) -> Launch {
         let plane = namespace.plane();
@@ -114,9 +132,7 @@ impl Launch {
 impl Operator {
     /// Applies the definition and the chart's roles, and starts an operator as the chart's service account.
     pub async fn start(namespace: &Namespace) -> Operator {
-        let permissions =
-            render(namespace.plane(), namespace.name(), &["service_account", "rbac"]).await;
-        Self::start_permitted(namespace, &permissions, Vec::new()).await
+        Self::launch(Launch::of_chart(namespace).await).await
     }
 
     /// Starts an operator with these permissions and more arguments.
@@ -127,6 +143,26 @@ impl Operator {
     ) -> Operator {
         let launch = Launch::new(namespace, permissions).await;
         Self::launch(Launch { arguments, ..launch }).await
+    }
+
+    /// The same, with a proxy between it and the API server.
+    pub async fn start_through_proxy(namespace: &Namespace) -> (Operator, ApiProxy) {
+        let launch = Launch::of_chart(namespace).await;
+        let proxy = ApiProxy::start(&launch.kubeconfig).await;
+        let kubeconfig = proxy.kubeconfig().to_owned();
+        (Self::launch(Launch { kubeconfig, ..launch }).await, proxy)
+    }
+
+    /// Starts another operator through a proxy.
+    pub async fn another_through(&self, proxy: &ApiProxy, identity: &str) -> Operator {
+        self.another_with_image(identity, (proxy, IMAGE)).await
+    }
+
+    /// Starts another operator through a proxy, which gives pods another image.
+    pub async fn another_with_image(&self, identity: &str, way: (&ApiProxy, &str)) -> Operator {
+        let (kubeconfig, image) = (way.0.kubeconfig().to_owned(), way.1.to_owned());
+        let identity = identity.to_owned();
+        Self::launch(Launch { kubeconfig, image, identity, ..self.launch.clone() }).await
     }
 
     /// Starts another operator with the permissions of this one.
@@ -205,16 +241,40 @@ impl Operator {
         self.metric("embark_operator_reconciles_total").await
     }
 
-    /// Ends it as a kubelet does, and checks that it ended well.
-    pub async fn stop(mut self) {
-        let id = self.child.id().expect("it runs").to_string();
-        let status = Command::new("kill").args(["-TERM", &id]).status().await;
+    /// Sends it a signal, such as `STOP`.
+    pub async fn signal(&self, name: &str) {
+        let (signal, id) = (format!("-{name}"), self.id().to_string());
+        let status = Command::new("kill").args([signal, id]).status().await;
         assert!(status.expect("kill runs").success());
-        let status = self.child.wait().await.expect("it ends");
-        assert!(status.success(), "the operator ended with {status}:\n{}", self.log());
+    }
+
+    /// The id of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
+    /// Kills it: it has no time to say anything.
+    pub async fn kill(mut self) {
+        self.child.kill().await.expect("it runs");
+    }
+
+    /// Ends it as a kubelet does, and checks that it ended well and lacked no permission.
+    pub async fn stop(mut self) {
+        self.end().await;
         // The chart's roles are all that it has: whatever they lack shows here.
         let refused = "is forbidden: User";
         assert!(!self.log().contains(refused), "a permission is missing:\n{}", self.log());
+    }
+
+    /// Ends it as a kubelet does, and checks that it ended well. An API server that has just started knows of no permission.
+    pub async fn stop_after_restarts(mut self) {
+        self.end().await;
+    }
+
+    async fn end(&mut self) {
+        self.signal("TERM").await;
+        let status = self.child.wait().await.expect("it ends");
+        assert!(status.success(), "the operator ended with {status}:\n{}", self.log());
     }
 
     /// The address in the line of its log that has this in it.
@@ -223,6 +283,17 @@ impl Operator {
         let line = log.lines().find(|line| line.contains(part)).expect("it was waited for");
         let line: serde_json::Value = serde_json::from_str(line).expect("the log is JSON");
         line["address"].as_str().expect("an address").to_owned()
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let skipped = log.lines().count().saturating_sub(LOG_TAIL_LINES);
+            let tail: Vec<&str> = log.lines().skip(skipped).collect();
+            eprintln!("the end of the operator's log:\n{}", tail.join("\n"));
+        }
     }
 }
 

@@ -1,0 +1,234 @@
+//! Models that are made, edited and deleted at random, children that are edited and deleted at random, an operator that is
+//! killed and an API server that restarts: once it is over, the world is what the models say, and nothing is left of those
+//! that are gone.
+//!
+//! 90 seconds; ten minutes with `EMBARK_TEST_LONG=1`. `EMBARK_TEST_SEED` repeats a run's choices.
+
+use std::time::Duration;
+
+use embark_tests::{
+    ApiProxy, Random, api_proxy::Fault, cluster::ControlPlane, operator::Operator, sidecar::until,
+};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::world::{INSTANCE, MODELS, World, conditions, lines, model, name};
+
+/// Names of models: few, so that one is often made anew while the children of the last are not gone yet.
+const NAMES: usize = 8;
+/// Deeds between two blows at something larger.
+const DEEDS: u64 = 40;
+
+fn lasts() -> Duration {
+    let long = std::env::var_os("EMBARK_TEST_LONG").is_some_and(|value| value == "1");
+    Duration::from_secs(if long { 600 } else { 90 })
+}
+
+/// The seed of a run; printed, so that a failure can be repeated.
+fn seed() -> u64 {
+    let given = std::env::var("EMBARK_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(|| u64::from(std::process::id()));
+    println!("EMBARK_TEST_SEED={seed}");
+    seed
+}
+
+/// A spec of any kind; one in eight is refused.
+fn spec(random: &mut Random) -> Value {
+    let mut spec = json!({
+        "replicas": random.below(4),
+        "autoscaling": null,
+        "cache": {"ttl": format!("{}h", 1 + random.below(48))},
+        "disruptionBudget": {"maxUnavailable": 1 + random.below(3)},
+        "pod": {"labels": {"example.com/team": format!("team-{}", random.below(3))}},
+    });
+    if random.below(2) == 0 {
+        let least = 1 + random.below(3);
+        let most = least + random.below(5);
+        spec["autoscaling"] = json!({"minReplicas": least, "maxReplicas": most});
+    }
+    if random.below(3) == 0 {
+        spec["batching"] = json!({"maxItems": 1 + random.below(64)});
+    }
+    let uri = if random.below(8) == 0 { "file://model.onnx" } else { GOOD };
+    spec["model"] = json!({"source": {"uri": uri}});
+    spec
+}
+
+const GOOD: &str = "builtin://tiny-static-minilm/model.onnx";
+
+/// An edit of a child that its model does not want.
+fn edit(kind: &str, random: &mut Random) -> Value {
+    match (kind, random.below(3)) {
+        ("deployments", 0) => json!({"spec": {"replicas": 7}}),
+        ("deployments", _) => {
+            json!({"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 1}}}})
+        }
+        ("services", 0) => json!({"spec": {"ports": [{"name": "grpc", "port": 9999}]}}),
+        ("services", _) => json!({"spec": {"selector": {(INSTANCE): "other"}}}),
+        ("configmaps", _) => json!({"data": {"v1.json": "edited"}}),
+        ("horizontalpodautoscalers", _) => json!({"spec": {"minReplicas": 4, "maxReplicas": 9}}),
+        ("poddisruptionbudgets", _) => json!({"spec": {"maxUnavailable": 9}}),
+        (_, _) => json!({"automountServiceAccountToken": true}),
+    }
+}
+
+/// One deed. What is there no more, or refused, is as good as done.
+async fn deed(world: &World, random: &mut Random) {
+    let name_ = format!("model-{}", random.index(NAMES));
+    match random.below(10) {
+        0..3 => drop(world.create(MODELS, &model(&name_, &spec(random))).await),
+        3..6 => drop(world.merge(MODELS, &name_, &json!({"spec": spec(random)})).await),
+        6 => drop(world.delete(MODELS, &name_).await),
+        kind => {
+            let children = world.children().await;
+            if children.is_empty() {
+                return;
+            }
+            let (of, child) = &children[random.index(children.len())];
+            let _ = match kind {
+                7 => world.delete(of, name(child)).await,
+                _ => world.merge(of, name(child), &edit(of, random)).await,
+            };
+        }
+    }
+}
+
+/// What happens to the operator or the API server.
+async fn blow(
+    plane: &ControlPlane,
+    operator: Operator,
+    trouble: (&ApiProxy, &mut Random),
+) -> Operator {
+    let (proxy, random) = trouble;
+    match random.below(4) {
+        0 => {
+            plane.stop_component("kube-apiserver").await;
+            plane.start_component("kube-apiserver").await;
+            operator
+        }
+        1 => {
+            operator.signal("KILL").await;
+            operator.another_through(proxy, &format!("after-{}", operator.id())).await
+        }
+        2 => {
+            let next = operator.another_through(proxy, &format!("after-{}", operator.id())).await;
+            operator.stop_after_restarts().await;
+            next
+        }
+        _ => {
+            let faults = [
+                Fault::Refuse(409),
+                Fault::Refuse(500),
+                Fault::Refuse(503),
+                Fault::Throttle(1),
+                Fault::NoAnswer,
+                Fault::LoseAnswer,
+                Fault::EmptyWatch,
+            ];
+            let fault = faults[random.index(faults.len())];
+            proxy.inject(10, fault, move |call| {
+                call.is_write() != (fault == Fault::EmptyWatch) && call.resource != "leases"
+            });
+            operator
+        }
+    }
+}
+
+/// Whether the children of a model are what it says, as far as can be told without building them.
+fn differs(model: &Value, children: &[(&'static str, Value)]) -> Option<String> {
+    let (name_, spec) = (name(model), &model["spec"]);
+    let child = |kind: &str, name_: &str| {
+        let found = children.iter().find(|(of, child)| *of == kind && name(child) == name_);
+        found.map_or(Value::Null, |(_, child)| child.clone())
+    };
+    let deployment = child("deployments", name_);
+    let autoscaler = child("horizontalpodautoscalers", name_);
+    let budget = child("poddisruptionbudgets", name_);
+    let pods = &deployment["spec"]["template"];
+    let is_autoscaled = !spec["autoscaling"].is_null();
+    let wanted = |field: &str, default: u64| {
+        if spec[field].is_null() { json!(default) } else { spec[field].clone() }
+    };
+    let service = child("services", name_);
+    let policy = child("configmaps", &format!("{name_}-policy"));
+    let checks = [
+        ("replicas", is_autoscaled || deployment["spec"]["replicas"] == wanted("replicas", 1)),
+        ("grace", pods["spec"]["terminationGracePeriodSeconds"] != 1),
+        (
+            "labels",
+            pods["metadata"]["labels"]["example.com/team"]
+                == spec["pod"]["labels"]["example.com/team"],
+        ),
+        ("autoscaler", is_autoscaled != autoscaler.is_null()),
+        ("least", autoscaler["spec"]["minReplicas"] == spec["autoscaling"]["minReplicas"]),
+        ("most", autoscaler["spec"]["maxReplicas"] == spec["autoscaling"]["maxReplicas"]),
+        ("budget", budget["spec"]["maxUnavailable"] == spec["disruptionBudget"]["maxUnavailable"]),
+        ("port", service["spec"]["ports"][0]["port"] == 8081),
+        ("selector", service["spec"]["selector"][INSTANCE] == name_),
+        ("headless", child("services", &format!("{name_}-pods"))["spec"]["clusterIP"] == "None"),
+        ("account", !child("serviceaccounts", name_).is_null()),
+        ("contract", !child("configmaps", &format!("{name_}-contract")).is_null()),
+        ("policy", policy["data"].is_object() && policy["data"]["v1.json"] != "edited"),
+    ];
+    checks.into_iter().find(|(_, holds)| !holds).map(|(what, _)| format!("{name_}: {what}"))
+}
+
+/// Children whose owner is no model that is there.
+fn orphans(models: &[Value], children: &[(&'static str, Value)]) -> Vec<String> {
+    let owned = |child: &Value| {
+        let owner = &child["metadata"]["ownerReferences"][0]["uid"];
+        models.iter().any(|model| model["metadata"]["uid"] == *owner)
+    };
+    let orphans = children.iter().filter(|(_, child)| !owned(child));
+    orphans.map(|(kind, child)| format!("{kind}/{}", name(child))).collect()
+}
+
+fn is_refused(model: &Value) -> bool {
+    model["spec"]["model"]["source"]["uri"] != GOOD
+}
+
+#[tokio::test]
+async fn world_is_what_the_models_say_after_chaos() {
+    let mut random = Random::new(seed());
+    let plane = ControlPlane::start().await;
+    let namespace = plane.namespace("chaos").await;
+    let world = World::of(&namespace).await;
+    let (mut operator, proxy) = Operator::start_through_proxy(&namespace).await;
+    let (began, mut deeds) = (Instant::now(), 0_u64);
+    while began.elapsed() < lasts() {
+        deed(&world, &mut random).await;
+        deeds += 1;
+        if random.below(DEEDS) == 0 {
+            operator = blow(&plane, operator, (&proxy, &mut random)).await;
+        }
+    }
+    println!("{deeds} deeds, {} requests of the operator", proxy.mark());
+    proxy.clear();
+    let mut differences = Vec::new();
+    let at_rest = tokio::time::timeout(embark_tests::sidecar::LIMIT, async {
+        world.rest(&proxy).await;
+        until("nothing is orphaned, and every model is as it says", async || {
+            let (models, children) = (world.list(MODELS).await, world.children().await);
+            let good = models.iter().filter(|model| !is_refused(model));
+            differences = good.filter_map(|model| differs(model, &children)).collect();
+            differences.extend(orphans(&models, &children));
+            differences.is_empty()
+        })
+        .await;
+    });
+    let is_at_rest = at_rest.await.is_ok();
+    assert!(is_at_rest, "{differences:?}");
+    for model in world.list(MODELS).await.iter().filter(|model| is_refused(model)) {
+        let accepted = conditions(model).into_iter().find(|one| one["type"] == "Accepted");
+        assert_eq!(accepted.unwrap_or_default()["status"], "False", "{}", name(model));
+    }
+    // By the operator's own measure: another that knows nothing yet finds nothing to do.
+    let mark = proxy.mark();
+    let again = operator.another_through(&proxy, "again").await;
+    operator.stop_after_restarts().await;
+    let count = f64::from(u32::try_from(world.list(MODELS).await.len()).unwrap());
+    until("each is reconciled", async || again.reconciles().await >= count).await;
+    let writes = proxy.writes(mark, world.namespace());
+    assert!(writes.is_empty(), "{}", lines(&writes));
+    again.stop().await;
+}
