@@ -35,12 +35,15 @@ async fn metrics_tell_of_models_requests_and_the_process() {
         alone.operator.metric("embark_operator_waiting_models").await < 0.5
     })
     .await;
-    let text = alone.operator.get("/metrics").await.1;
     for (verb, code) in [("watch", "200"), ("patch", "201"), ("update", "200"), ("get", "404")] {
         let labels = format!("{{verb=\"{verb}\",code=\"{code}\"}}");
-        let requests = sample(&text, "api_requests_total", &labels);
-        assert!(requests.is_some(), "{labels} is missing: {text}");
+        until(&format!("requests are counted as {labels}"), async || {
+            let text = alone.operator.get("/metrics").await.1;
+            sample(&text, "api_requests_total", &labels).is_some()
+        })
+        .await;
     }
+    let text = alone.operator.get("/metrics").await.1;
     assert!(!text.contains("quickstart") && !text.contains(namespace.name()), "{text}");
     assert!(alone.operator.metric("process_resident_memory_bytes").await > 1e6);
     assert!(alone.operator.metric("process_start_time_seconds").await > 1.6e9);

@@ -1,6 +1,6 @@
 //! Whether the cluster's CustomResourceDefinition is the one that this binary was built with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use embark_crds::{crd, v1alpha1::EmbeddingModel};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -104,11 +104,12 @@ fn flatten(value: &Value, path: String, fields: &mut BTreeMap<String, Value>) {
 }
 
 fn compare(live: &BTreeMap<String, Value>, ours: &BTreeMap<String, Value>) -> Compared {
-    let lacks = |some: &BTreeMap<String, Value>, others: &BTreeMap<String, Value>| {
-        let types = some.keys().filter_map(|path| field(path));
-        types.into_iter().find(|name| !others.keys().any(|path| field(path).as_ref() == Some(name)))
+    let typed = |fields: &BTreeMap<String, Value>| -> BTreeSet<String> {
+        fields.keys().filter_map(|path| field(path)).collect()
     };
-    match (lacks(ours, live), lacks(live, ours)) {
+    let (known, expected) = (typed(live), typed(ours));
+    let first = |one: &BTreeSet<String>, other| one.difference(other).next().cloned();
+    match (first(&expected, &known), first(&known, &expected)) {
         (Some(missing), None) => return Compared::Older(missing),
         (None, Some(more)) => return Compared::Newer(more),
         (Some(missing), Some(_)) => return Compared::Other(missing),
