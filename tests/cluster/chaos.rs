@@ -17,7 +17,7 @@ use crate::world::{INSTANCE, MODELS, World, conditions, lines, model, name};
 /// Names of models: few, so that one is often made anew while the children of the last are not gone yet.
 const NAMES: usize = 8;
 /// Deeds between two blows at something larger.
-const DEEDS: u64 = 40;
+const DEEDS: u64 = 250;
 
 fn lasts() -> Duration {
     let long = std::env::var_os("EMBARK_TEST_LONG").is_some_and(|value| value == "1");

@@ -12,7 +12,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::{Api, api::PostParams};
 use serde_json::{Value, json};
 
-use crate::world::{INSTANCE, MODELS, World, lines, model};
+use crate::world::{INSTANCE, MODELS, World, is_told, lines, model};
 
 const DEFINITION: &str = "embeddingmodels.embark.dev";
 
@@ -78,6 +78,7 @@ async fn malformed_models_stop_nobody_and_are_told() {
     // Mended, it is a model like any other.
     let mended = json!({"spec": model("number", &json!({}))["spec"]});
     world.merge(MODELS, "number", &mended).await.unwrap();
+    until("the mended one is told of", async || is_told(&world.get(MODELS, "number").await)).await;
     until("the mended one is built", async || !world.get("deployments", "number").await.is_null())
         .await;
     // What cannot be mended by trying is not tried again and again.
@@ -88,7 +89,7 @@ async fn malformed_models_stop_nobody_and_are_told() {
     let renewed = |call: &Call| call.is(Verb::Update, "leases") && call.code == 200;
     until("time has passed", async || proxy.since(mark, renewed).len() >= 4).await;
     let told = proxy.writes(mark, world.namespace());
-    assert!(told.len() <= 2 * malformed().len(), "{}", lines(&told));
+    assert!(told.len() <= 3 * malformed().len(), "{}", lines(&told));
     assert!(told.iter().all(|write| write.name != "good"), "{}", lines(&told));
     again.stop().await;
 }
