@@ -89,9 +89,9 @@ async fn dry_run_and_templates_of_workloads_are_answered_alike() {
     .await;
     let pods = namespace.kubectl(["get", "pods", selector, "--output=json"]).await;
     let pods: Value = serde_json::from_str(&pods).unwrap();
-    pods["items"].as_array().unwrap().iter().for_each(|pod| {
+    for pod in pods["items"].as_array().unwrap() {
         sidecar(pod);
-    });
+    }
     injection.stop(&namespace).await;
 }
 
