@@ -7,6 +7,7 @@ mod check;
 mod crd;
 mod harness;
 mod operator;
+mod pruning;
 mod specs;
 mod telemetry;
 mod transcripts;
