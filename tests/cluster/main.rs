@@ -15,6 +15,7 @@ mod malformed;
 mod many;
 mod operator;
 mod pause;
+mod pruning;
 mod quiet;
 mod restarts;
 mod scaling;
