@@ -127,10 +127,13 @@ pub async fn run(arguments: &args::Run) -> Result<(), RunError> {
 
 /// A client for a leader's work, and what says when that may be done.
 async fn clients(settings: &Settings) -> Result<(Client, Elector), ConnectError> {
-    let (config, term) = (cluster().await?, Term::default());
+    let (mut config, term) = (cluster().await?, Term::default());
     let elections = Client::try_from(config.clone()).map_err(ConnectError::Client)?;
-    let client = gate::client(config, term.clone()).map_err(ConnectError::Client)?;
-    Ok((client, Elector::new(elections, settings.lease.clone(), term)))
+    // The gate sends again what is to be sent again.
+    config.default_retry = false;
+    let client = Client::try_from(config).map_err(ConnectError::Client)?;
+    let elector = Elector::new(elections, settings.lease.clone(), term.clone());
+    Ok((gate::client(client, term), elector))
 }
 
 /// What a leader works with.
