@@ -158,12 +158,11 @@ struct Clients {
 
 async fn clients(term: &Term, metrics: &Arc<Metrics>) -> Result<Clients, ConnectError> {
     let config = cluster().await?;
-    let namespace = config.default_namespace.clone();
-    // A request that the client would send again by itself could be sent after the term.
+    // The gate sends again what is to be sent again.
     let mut once = config.clone();
     once.default_retry = false;
     let counted = |config| client::counted(config, metrics).map_err(ConnectError::Client);
-    let leader = gate::client(counted(once)?, namespace, term.clone());
+    let leader = gate::client(counted(once)?, term.clone());
     Ok(Clients { always: counted(config)?, leader })
 }
 

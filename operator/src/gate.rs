@@ -10,10 +10,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode, header};
-use kube::{
-    Client,
-    client::{Body, ClientBuilder},
-};
+use kube::{Client, client::Body};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
 use tower_service::Service;
@@ -49,10 +46,11 @@ struct Gate {
     watches: Arc<Mutex<HashMap<String, Instant>>>,
 }
 
-/// A client that writes only during a term. The one below it sends each request once.
-pub(crate) fn client(client: Client, namespace: String, term: Term) -> Client {
-    let gate = Gate { client, term, watches: Arc::default() };
-    ClientBuilder::new(gate, namespace).build()
+/// A client that writes only during a term. The one that it goes by must not send a request again by itself: that could be
+/// after the term.
+pub(crate) fn client(client: Client, term: Term) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    Client::new(Gate { client, term, watches: Arc::default() }, namespace)
 }
 
 // === impl Term ===

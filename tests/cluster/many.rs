@@ -54,9 +54,9 @@ async fn five_hundred_models_cost_fifteen_requests_each_and_little_memory() {
     assert!(calls.len() <= bound, "{} requests:\n{}", calls.len(), lines(&calls[..60]));
     assert!(resident_bytes(&operator) <= MEMORY, "{} bytes", resident_bytes(&operator));
     // Another finds all of it as it should be.
-    let mark = proxy.mark();
     let again = operator.another_through(&proxy, "again").await;
     operator.stop().await;
+    let mark = proxy.mark();
     until("every model is reconciled", async || again.reconciles().await >= 500.0).await;
     let calls = proxy.since(mark, is_ours);
     assert!(calls.is_empty(), "{} requests:\n{}", calls.len(), lines(&calls));
