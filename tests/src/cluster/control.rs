@@ -167,10 +167,12 @@ fn api_server(state: &State, ports: Ports, address: &str) -> anyhow::Result<Comp
     ] {
         server = server.option(option, certificates.join(name));
     }
-    // On the loopback address alone, it has no address to give to pods.
-    if address == "127.0.0.1" {
-        server = server.options("bind-address=127.0.0.1 endpoint-reconciler-type=none");
-    }
+    // On the loopback address alone, it has no address to give to pods, and reaches no Service but one that is the name of
+    // this machine. Of a node it reaches the pods.
+    server = server.options(match address {
+        "127.0.0.1" => "bind-address=127.0.0.1 endpoint-reconciler-type=none",
+        _ => "enable-aggregator-routing=true",
+    });
     Ok(server.options(
         "authorization-mode=Node,RBAC
          enable-admission-plugins=NodeRestriction
@@ -182,7 +184,6 @@ fn api_server(state: &State, ports: Ports, address: &str) -> anyhow::Result<Comp
          requestheader-username-headers=X-Remote-User
          requestheader-group-headers=X-Remote-Group
          requestheader-extra-headers-prefix=X-Remote-Extra-
-         enable-aggregator-routing=true
          audit-log-maxsize=50
          audit-log-maxbackup=4",
     ))
