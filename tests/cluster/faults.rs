@@ -15,8 +15,8 @@ use serde_json::json;
 use crate::world::{World, lines};
 
 const NAME: &str = "quickstart";
-/// Kinds that are watched: models, children, pods.
-const WATCHED: usize = 8;
+/// Kinds that are watched: models, children, pods, and the definition of PodMonitors.
+const WATCHED: usize = 10;
 
 /// A model at rest, whose operator's requests go through a proxy.
 async fn start(prefix: &str) -> (World, ApiProxy, Alone, Namespace) {

@@ -3,7 +3,7 @@
 use embark_tests::{cluster::Namespace, sidecar::until};
 use serde_json::json;
 
-use super::operator::{apply_quickstart, condition, quickstart, settled, start};
+use super::operator::{condition, quickstart, settled, start};
 
 /// Changes of what rolls pods: more than revisions are kept.
 const CHANGES: usize = 5;
@@ -11,11 +11,15 @@ const CHANGES: usize = 5;
 #[tokio::test]
 async fn account_and_contracts_that_no_revision_needs_are_deleted() {
     let (namespace, alone) = start("pruned").await;
-    apply_quickstart(&namespace).await;
+    // Without pods: none would ever come up here, and those of the revision before would stay.
+    namespace.apply(&quickstart(&json!({"replicas": 0}))).await.unwrap();
     settled(&namespace).await;
     for change in 1..=CHANGES {
-        let patch =
-            json!({"batching": {"maxItems": change}, "pod": {"serviceAccountName": "default"}});
+        let patch = json!({
+            "replicas": 0,
+            "batching": {"maxItems": change},
+            "pod": {"serviceAccountName": "default"},
+        });
         namespace.apply(&quickstart(&patch)).await.unwrap();
         until("the pods follow", async || {
             let progressing = condition(&namespace, "Progressing").await;

@@ -15,7 +15,7 @@ pub struct Check {
     #[arg(long, value_name = "ACCOUNT", value_parser = account)]
     pub service_account: Option<Account>,
     /// The MutatingWebhookConfiguration that gives pods a sidecar.
-    #[arg(long, value_name = "NAME", default_value = "embark")]
+    #[arg(long, value_name = "NAME", default_value = "embark-embark-injection")]
     pub webhook: String,
     /// The namespace that a pod is tried in, to see whether the webhook answers. None is made.
     #[arg(long, value_name = "NAMESPACE", default_value = "default")]

@@ -37,6 +37,8 @@ pub struct Need {
 pub enum Place {
     /// In every namespace with models.
     Everywhere,
+    /// Of an object that is in no namespace, of this name alone.
+    Named(&'static str),
     /// In the operator's own namespace.
     Own,
     /// There, of the object of this name alone.
@@ -56,17 +58,25 @@ const KEEPS: &[&str] = &["create", "delete", "get", "list", "patch", "watch"];
 /// The same, of what goes with its model alone.
 const MAKES: &[&str] = &["create", "get", "list", "patch", "watch"];
 
-/// Everything that the operator does with the chart's own values.
+/// Everything that the operator does, but for what its webhook does: that is seen when it is tried.
 pub const NEEDED: &[Need] = &[
     everywhere("embark.dev", "embeddingmodels", &["list", "watch"]),
     everywhere("embark.dev", "embeddingmodels/status", &["patch"]),
     everywhere("", "configmaps", KEEPS),
     everywhere("", "serviceaccounts", KEEPS),
     everywhere("autoscaling", "horizontalpodautoscalers", KEEPS),
+    everywhere("networking.k8s.io", "networkpolicies", KEEPS),
     everywhere("", "services", MAKES),
     everywhere("apps", "deployments", MAKES),
     everywhere("policy", "poddisruptionbudgets", MAKES),
-    everywhere("", "pods", &["list", "watch"]),
+    everywhere("monitoring.coreos.com", "podmonitors", MAKES),
+    Need {
+        group: "apiextensions.k8s.io",
+        resource: "customresourcedefinitions",
+        verbs: &["list", "watch"],
+        place: Place::Named("podmonitors.monitoring.coreos.com"),
+    },
+    everywhere("", "pods", &["list", "patch", "watch"]),
     everywhere("apps", "replicasets", &["list"]),
     everywhere("events.k8s.io", "events", &["create", "patch"]),
     Need {
@@ -162,6 +172,7 @@ async fn review(
     let own = Some(looker.arguments.operator_namespace.clone());
     let (namespace, name) = match need.place {
         Place::Everywhere => (None, None),
+        Place::Named(name) => (None, Some(name.to_owned())),
         Place::Own => (own, None),
         Place::OwnNamed(name) => (own, Some(name.to_owned())),
     };
