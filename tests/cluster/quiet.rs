@@ -52,6 +52,15 @@ async fn nothing_is_asked_and_only_the_lease_written_while_nothing_changes() {
         world.model(&format!("model-{model}"), &json!({})).await;
     }
     world.rest(&proxy).await;
+    // The pods are Kubernetes' to make, in its own time, and a status tells of each.
+    until("each model's pod is told of", async || {
+        let models = world.list(crate::world::MODELS).await;
+        models.iter().all(|model| {
+            let status = &model["status"];
+            status["replicas"] == 1 && status["policy"]["podsTotal"] == 1
+        })
+    })
+    .await;
     let mark = proxy.mark();
     until("the Lease was renewed often enough", async || {
         proxy.since(mark, |call| call.is(Verb::Update, "leases") && call.code == 200).len()
