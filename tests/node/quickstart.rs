@@ -1,5 +1,7 @@
 //! The whole line: Helm, kubectl apply, a vector for an application's pod; and what people see when a model is wrong.
 
+use std::{net::SocketAddr, time::Duration};
+
 use embark_tests::{
     cluster::{Namespace, Node},
     image, programs,
@@ -7,6 +9,11 @@ use embark_tests::{
     sidecar::until,
 };
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
 
 /// How long a model may take to be served, on a busy machine.
 const LIMIT: &str = "--timeout=180s";
@@ -104,9 +111,25 @@ pub(super) fn quickstart() -> Value {
     })
 }
 
-/// Waits until the quick start is served.
+/// Waits until the quick start is served, and its Service leads to it: a node comes to know of a pod that is ready a moment
+/// later than others do.
 pub(super) async fn ready(namespace: &Namespace) {
     namespace.kubectl(["wait", "--for=condition=Ready", "embm/quickstart", LIMIT]).await;
+    let path = "--output=jsonpath={.spec.clusterIP}";
+    let address = namespace.kubectl(["get", "service", "quickstart", path]).await;
+    let forwarded = Node::shared().await.forward(&address, 8081).await;
+    until("its Service leads to it", async || answers(forwarded).await).await;
+}
+
+/// Whether anything is said to who begins to speak HTTP/2: settings, or an alert that this is no TLS.
+async fn answers(address: SocketAddr) -> bool {
+    let asked = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await?;
+        stream.read_u8().await
+    };
+    // Past it, another is asked.
+    timeout(Duration::from_secs(5), asked).await.is_ok_and(|answer| answer.is_ok())
 }
 
 /// A pod of the sidecar's image that does something else: the manifest of an application of ours.

@@ -60,11 +60,17 @@ async fn sidecar_that_reads_no_version_any_more_keeps_what_it_has_and_says_why()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sidecar_that_reads_no_version_does_not_start_and_names_those_it_reads() {
+async fn sidecar_that_reads_no_version_stays_and_names_those_it_reads() {
     let folder = tempfile::tempdir().unwrap();
     write_later(folder.path());
-    let ended = Sidecar::fail(&options(folder.path())).await;
-    assert!(ended.log.contains("contract: has none of v1.json"), "{}", ended.log);
+    let sidecar = Sidecar::start_listening(&options(folder.path())).await;
+    until("it says what it waits for", async || {
+        let status = sidecar.model_status("tiny").await;
+        status["message"].as_str().is_some_and(|words| words.contains("has none of v1.json"))
+    })
+    .await;
+    assert_eq!(sidecar.get("/ready").await.0, 503);
+    sidecar.stop().await;
 }
 
 fn tiny(ttl: &str) -> Manifest {
