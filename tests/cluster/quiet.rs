@@ -6,7 +6,7 @@ use embark_tests::{
     operator::{Alone, Operator},
     sidecar::until,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::world::{World, lines};
 
@@ -28,6 +28,7 @@ async fn second_reconcile_and_a_restart_write_nothing() {
         world.model(name, spec).await;
     }
     world.rest(&proxy).await;
+    pods_are_told(&world, 2).await;
     let (mark, before) = (proxy.mark(), operator.reconciles().await);
     for (name, _) in &models {
         let touched = json!({"metadata": {"annotations": {"example.com/touched": "again"}}});
@@ -52,15 +53,7 @@ async fn nothing_is_asked_and_only_the_lease_written_while_nothing_changes() {
         world.model(&format!("model-{model}"), &json!({})).await;
     }
     world.rest(&proxy).await;
-    // The pods are Kubernetes' to make, in its own time, and a status tells of each.
-    until("each model's pod is told of", async || {
-        let models = world.list(crate::world::MODELS).await;
-        models.iter().all(|model| {
-            let status = &model["status"];
-            status["replicas"] == 1 && status["policy"]["podsTotal"] == 1
-        })
-    })
-    .await;
+    pods_are_told(&world, MODELS).await;
     let mark = proxy.mark();
     until("the Lease was renewed often enough", async || {
         proxy.since(mark, |call| call.is(Verb::Update, "leases") && call.code == 200).len()
@@ -74,4 +67,19 @@ async fn nothing_is_asked_and_only_the_lease_written_while_nothing_changes() {
     });
     assert!(asked.is_empty(), "{}", lines(&asked));
     alone.stop().await;
+}
+
+/// Waits until the status of so many models tells of a pod of the newest revision. Kubernetes makes them in its own time.
+async fn pods_are_told(world: &World, models: usize) {
+    until("each pod is told of", async || {
+        let told = |model: &Value| {
+            let status = &model["status"];
+            let is_rolled_out = |condition: &Value| condition["reason"] == "RolledOut";
+            let is_rolled_out =
+                status["conditions"].as_array().into_iter().flatten().any(is_rolled_out);
+            status["replicas"] == 1 && status["policy"]["podsTotal"] == 1 && is_rolled_out
+        };
+        world.list(crate::world::MODELS).await.iter().filter(|model| told(model)).count() == models
+    })
+    .await;
 }

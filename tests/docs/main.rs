@@ -65,9 +65,16 @@ fn links_of_the_documents_lead_somewhere() {
         let path = programs::root().join(document);
         let text = fs::read_to_string(&path).unwrap();
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let local = !target.contains("://") && !target.starts_with('#');
-            let found = path.parent().unwrap().join(target).exists();
-            assert!(!local || found, "{document} links to {target}, which is not there");
+            if target.contains("://") {
+                continue;
+            }
+            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+            let file =
+                if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+            let has =
+                |heading| fs::read_to_string(&file).is_ok_and(|text| has_heading(&text, heading));
+            let found = file.exists() && (heading.is_empty() || has(heading));
+            assert!(found, "{document} links to {target}, which is not there");
         }
     }
 }
@@ -84,6 +91,16 @@ fn what_is_run_elsewhere_is_what_the_documents_say() {
     let version = stages.lines().find_map(|line| line.strip_prefix("readonly GRPCURL_VERSION="));
     let install = format!("grpcurl@{}", version.expect("the stage has a version"));
     assert!(ELSEWHERE.iter().any(|(command, _)| command.ends_with(&install)), "{install}");
+}
+
+/// Whether a document has a heading that a link names in this way.
+fn has_heading(text: &str, name: &str) -> bool {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let named = |heading: &str| {
+        let words = heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+        words.replace(|c: char| !c.is_alphanumeric() && c != '-' && c != '_', "")
+    };
+    headings.into_iter().any(|heading| named(heading) == name)
 }
 
 /// The commands of a document that are to be run here.
