@@ -12,46 +12,37 @@ mod validate;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use embark_crds::{
-    resolve::FieldError,
-    v1alpha1::{EmbeddingModel, EmbeddingModelStatus},
-};
+use embark_crds::{resolve::FieldError, v1alpha1::EmbeddingModel};
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, future::ready};
 use k8s_openapi::{
-    api::{
-        apps::v1::Deployment,
-        core::v1::{ObjectReference, Pod},
-    },
-    apimachinery::pkg::apis::meta::v1::Condition,
+    api::{apps::v1::Deployment, core::v1::Pod},
     jiff::Timestamp,
 };
 use kube::{
-    Api, Client, Resource as _, ResourceExt as _,
-    api::{Patch, PatchParams},
+    Client, Resource as _, ResourceExt as _,
     core::error_boundary::InvalidObject,
     runtime::{
         Controller, Predicate as _, PredicateConfig, WatchStreamExt as _, controller,
         controller::Action,
-        events::{Event, EventType, Recorder},
         predicates, reflector,
         reflector::{ObjectRef, store::WriterDropped},
         watcher,
     },
 };
 use parking_lot::Mutex;
-use serde_json::json;
 use tokio::time::Instant;
-use tracing::{Instrument as _, debug, field, info, info_span, warn};
+use tracing::{Instrument as _, debug, field, info_span, warn};
 
+pub(crate) use self::status::CONDITION_TYPES;
 use self::{
     apply::{Applied, ApplyError},
     rollouts::Rollouts,
-    status::{Observed, Verdict},
+    status::{Conditions, Observed, Statuses, Verdict},
     validate::ValidatedModel,
 };
 use crate::{
     children::{Children, Guarded},
-    kube_ext::{self, FIELD_MANAGER, chain},
+    kube_ext::chain,
     metrics::Metrics,
     pods::{Reports, cleaned, has_ended},
     settings::Settings,
@@ -71,8 +62,6 @@ const LEFT_FOR: Duration = Duration::from_secs(15);
 
 /// Models whose failures are counted at a time.
 const MOST_FAILURES: usize = 10_000;
-/// The most bytes of an event's note.
-const NOTE_BYTES: usize = 1024;
 
 /// What every reconcile shares.
 pub(crate) struct Context {
@@ -81,7 +70,7 @@ pub(crate) struct Context {
     pub(crate) children: Arc<Children>,
     pub(crate) reports: Arc<Reports>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) recorder: Recorder,
+    statuses: Statuses,
     /// What an upgrade of the operator is rolling.
     rollouts: Rollouts,
     /// How often a model failed in a row.
@@ -153,9 +142,9 @@ impl Context {
         metrics: Arc<Metrics>,
     ) -> Self {
         let Seen { children, reports } = seen;
-        let recorder = Recorder::new(client.clone(), FIELD_MANAGER.into());
+        let statuses = Statuses::new(client.clone());
         let (rollouts, failures) = (Rollouts::default(), Mutex::default());
-        Context { client, settings, children, reports, metrics, recorder, rollouts, failures }
+        Context { client, settings, children, reports, metrics, statuses, rollouts, failures }
     }
 
     /// How long a model rests that has failed again.
@@ -231,7 +220,7 @@ async fn attempt(model: &Guarded, context: &Context) -> Result<Action, Error> {
     // Before that, nothing is known of any child.
     context.children.ready().await.map_err(Error::Watches)?;
     let model = match &model.0 {
-        Ok(model) => model,
+        Ok(model) => &*context.statuses.newest(model),
         Err(malformed) => return refuse_malformed(model, malformed, context).await,
     };
     if model.metadata.deletion_timestamp.is_some() {
@@ -256,7 +245,7 @@ async fn attempt(model: &Guarded, context: &Context) -> Result<Action, Error> {
                 Verdict::new("Ready", Some(false), reason, message),
             ];
             let status = status::of_refused(model, verdicts, Timestamp::now());
-            write(model, status, context).await?;
+            context.statuses.write(model, status).await.map_err(Error::Status)?;
             Err(Error::Apply(error))
         }
     }
@@ -281,7 +270,8 @@ async fn tell(
         pods: pods.iter().map(view).collect(),
         waits: applied.waits,
     };
-    write(model, status::of_applied(model, &observed, Timestamp::now()), context).await?;
+    let status = status::of_applied(model, &observed, Timestamp::now());
+    context.statuses.write(model, status).await.map_err(Error::Status)?;
     policy::refresh(context, validated, &pods).await;
     Ok(match applied {
         Applied { waits: true, .. } => Action::requeue(WAITING_EVERY),
@@ -295,7 +285,7 @@ async fn pause(model: &EmbeddingModel, context: &Context) -> Result<Action, Erro
     let namespace = model.namespace().unwrap_or_default();
     let deployment = context.children.get::<Deployment>(&namespace, &model.name_any());
     let status = status::of_paused(model, deployment.as_deref(), Timestamp::now());
-    write(model, status, context).await?;
+    context.statuses.write(model, status).await.map_err(Error::Status)?;
     Ok(Action::await_change())
 }
 
@@ -309,114 +299,25 @@ async fn refuse(
     let sentences = cleaned(&sentences.join("; "));
     let no = |type_| Verdict::new(type_, Some(false), "Invalid", sentences.clone());
     let status = status::of_refused(model, vec![no("Accepted"), no("Ready")], Timestamp::now());
-    write(model, status, context).await?;
+    context.statuses.write(model, status).await.map_err(Error::Status)?;
     Ok(Action::await_change())
 }
 
-/// Says so of an object that is stored and cannot be read: the schema was looser once, or is not this operator's. Its
-/// conditions alone are written; what else its status holds cannot be read either.
+/// Says so of an object that is stored and cannot be read: the schema was looser once, or is not this operator's.
 async fn refuse_malformed(
     object: &Guarded,
     malformed: &InvalidObject,
     context: &Context,
 ) -> Result<Action, Error> {
-    let metadata = malformed.metadata.clone();
-    let (name, namespace) =
-        (metadata.name.unwrap_or_default(), metadata.namespace.unwrap_or_default());
     let sentence = cleaned(&format!("the object cannot be read: {malformed}"));
+    let (name, namespace) = (&malformed.metadata.name, &malformed.metadata.namespace);
     warn!(model = name, namespace, "{sentence}");
     let no = |type_| Verdict::new(type_, Some(false), "Malformed", sentence.clone());
-    let generation = malformed.metadata.generation;
-    let verdicts = vec![no("Accepted"), no("Ready")];
-    let conditions = status::merge(&[], generation, verdicts, Timestamp::now());
-    let status = json!({ "observedGeneration": generation, "conditions": conditions });
-    let api = Api::<Guarded>::namespaced(context.client.clone(), &namespace);
-    let patch = Patch::Merge(json!({ "status": status }));
-    let parameters =
-        PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..Default::default() };
-    if let Err(error) = api.patch_status(&name, &parameters, &patch).await {
-        nobody_takes(error)?;
-        for condition in conditions.iter().filter(|condition| condition.type_ == "Accepted") {
-            publish(&event(condition), &object.object_ref(&()), context).await;
-        }
-    }
+    let conditions = Conditions {
+        object: object.object_ref(&()),
+        generation: malformed.metadata.generation,
+        verdicts: vec![no("Accepted"), no("Ready")],
+    };
+    context.statuses.write_conditions(conditions).await.map_err(Error::Status)?;
     Ok(Action::await_change())
-}
-
-/// An API server takes no status of an object that breaks a rule which it did not have when the object was stored. To try
-/// again would be of no use: what is to be said is said by events alone.
-fn nobody_takes(error: kube::Error) -> Result<(), Error> {
-    if kube_ext::is_invalid(&error) { Ok(()) } else { Err(Error::Status(error)) }
-}
-
-async fn publish(event: &Event, about: &ObjectReference, context: &Context) {
-    if let Err(error) = context.recorder.publish(event, about).await {
-        debug!("an event could not be written: {}", chain(&error));
-    }
-}
-
-/// Writes a status, and tells of what changed in it; or does nothing when nothing did.
-async fn write(
-    model: &EmbeddingModel,
-    status: EmbeddingModelStatus,
-    context: &Context,
-) -> Result<(), Error> {
-    if model.status.as_ref().is_some_and(|old| status::is_same(old, &status)) {
-        return Ok(());
-    }
-    let namespace = model.namespace().unwrap_or_default();
-    let api = Api::<EmbeddingModel>::namespaced(context.client.clone(), &namespace);
-    let body = json!({
-        "apiVersion": EmbeddingModel::api_version(&()),
-        "kind": EmbeddingModel::kind(&()),
-        "metadata": { "name": model.name_any() },
-        "status": status,
-    });
-    let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    let patch = Patch::Apply(body);
-    let name = model.name_any();
-    let writing = api.patch_status(&name, &parameters, &patch);
-    if let Err(error) = writing.instrument(info_span!("status")).await {
-        nobody_takes(error)?;
-    }
-    announce(model, &status, context).await;
-    Ok(())
-}
-
-/// An event for each of the conditions that people wait for, when it changed.
-async fn announce(model: &EmbeddingModel, status: &EmbeddingModelStatus, context: &Context) {
-    let before = model.status.iter().flat_map(|status| &status.conditions).collect::<Vec<_>>();
-    for condition in &status.conditions {
-        let is_told = ["Accepted", "Ready"].contains(&condition.type_.as_str());
-        let is_same = |old: &&Condition| {
-            let of = |one: &Condition| (one.type_.clone(), one.status.clone(), one.reason.clone());
-            of(old) == of(condition)
-        };
-        if !is_told || before.iter().any(is_same) {
-            continue;
-        }
-        info!(
-            model = model.name_any(),
-            namespace = model.namespace(),
-            condition = condition.type_,
-            status = condition.status,
-            reason = condition.reason,
-            "{}",
-            condition.message
-        );
-        publish(&event(condition), &model.object_ref(&()), context).await;
-    }
-}
-
-/// A roll-out is no failure.
-fn event(condition: &Condition) -> Event {
-    let note = &condition.message[..condition.message.floor_char_boundary(NOTE_BYTES)];
-    let is_failure = condition.status == "False" && condition.reason != "RollingOut";
-    Event {
-        type_: if is_failure { EventType::Warning } else { EventType::Normal },
-        reason: condition.reason.clone(),
-        note: Some(note.to_owned()),
-        action: "Reconcile".to_owned(),
-        secondary: None,
-    }
 }

@@ -15,11 +15,8 @@ use prometheus_client::{
     metrics::{MetricType, gauge::ConstGauge},
 };
 
-use crate::children::Guarded;
+use crate::{children::Guarded, controller::CONDITION_TYPES};
 
-/// The conditions that are counted: ours. Others may write theirs, of any name.
-pub(crate) const CONDITIONS: [&str; 6] =
-    ["Accepted", "Available", "CacheHealthy", "ModelVerified", "Progressing", "Ready"];
 /// What a condition can be.
 const STATUSES: [&str; 3] = ["False", "True", "Unknown"];
 
@@ -63,11 +60,12 @@ impl Work {
     }
 
     fn counts(&self) -> BTreeMap<(&'static str, &'static str), i64> {
-        let every = CONDITIONS.into_iter().flat_map(|type_| STATUSES.map(|status| (type_, status)));
+        let every =
+            CONDITION_TYPES.into_iter().flat_map(|type_| STATUSES.map(|status| (type_, status)));
         let mut counts: BTreeMap<_, _> = every.map(|labels| (labels, 0)).collect();
         let models = self.0.models.lock().as_ref().map(Store::state).unwrap_or_default();
         for model in models {
-            for type_ in CONDITIONS {
+            for type_ in CONDITION_TYPES {
                 *counts.entry((type_, status_of(&model, type_))).or_default() += 1;
             }
         }

@@ -3,7 +3,6 @@
 #![cfg(test)]
 
 mod autoscaling;
-mod chaos;
 mod harness;
 mod injection;
 mod live;

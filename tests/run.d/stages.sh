@@ -167,7 +167,7 @@ for name in sys.argv[1:]:
 stage_clippy() {
     forget_other_clones
     # The tests of the node are named: they are no part of a plain `cargo test`.
-    cargo clippy --locked --workspace --all-targets --test node --test rbac --all-features -- -D warnings
+    cargo clippy --locked --workspace --all-targets --test node --test node_chaos --test rbac --all-features -- -D warnings
 }
 
 stage_deny() {
@@ -191,7 +191,7 @@ stage_test() {
 }
 
 stage_node() {
-    cargo_test --test node
+    cargo_test --test node --test node_chaos
 }
 
 stage_rbac() {

@@ -1,10 +1,11 @@
-//! What the operator says of a model: conditions of what was applied and of what its pods say. Pure, but for the write,
-//! which is left out when nothing changed.
+//! What the operator says of a model: conditions of what was applied and of what its pods say. Pure, but for the writer,
+//! which does nothing when nothing changed.
 
 mod conditions;
 #[cfg(test)]
 mod tests;
 mod troubles;
+mod writer;
 
 use embark_crds::{
     contract::report::ModelReport,
@@ -17,7 +18,12 @@ use k8s_openapi::{
 };
 use kube::ResourceExt as _;
 
-pub(super) use self::conditions::{Verdict, merge};
+pub(crate) use self::conditions::CONDITION_TYPES;
+use self::conditions::merge;
+pub(super) use self::{
+    conditions::Verdict,
+    writer::{Conditions, Statuses},
+};
 use super::{names, validate::ValidatedModel};
 
 /// A pod of a model, and what it says.

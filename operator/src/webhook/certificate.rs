@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::jiff::{Timestamp, civil::DateTime, tz::TimeZone};
+use k8s_openapi::jiff::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, date_time_ymd,
@@ -17,6 +17,8 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
     sign::CertifiedKey,
 };
+
+use crate::x509;
 
 /// How long before it was made a certificate holds: clocks differ.
 const CLOCKS_DIFFER: Duration = Duration::from_secs(3600);
@@ -89,7 +91,7 @@ impl Pair {
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes())
             .map_err(|_| "the key is no private key in PEM".to_owned())?;
         let leaf = chain.first().ok_or("there is no certificate")?;
-        let expires = end(leaf).ok_or("the certificate does not say until when it holds")?;
+        let expires = x509::end(leaf).ok_or("the certificate does not say until when it holds")?;
         let key = CertifiedKey::from_der(chain, key, &ring::default_provider())
             .map_err(|error| format!("certificate and key cannot be used: {error}"))?;
         Ok(Shown { key: Arc::new(key), expires })
@@ -140,71 +142,6 @@ pub(super) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, St
     found.map_err(|error| format!("the certificates are not PEM: {error}"))
 }
 
-/// Until when a certificate holds.
-pub(super) fn end(certificate: &[u8]) -> Option<Timestamp> {
-    const SEQUENCE: u8 = 0x30;
-    const INTEGER: u8 = 0x02;
-    const VERSION: u8 = 0xa0;
-    let (content, _) = expect(SEQUENCE, certificate)?;
-    let (mut fields, _) = expect(SEQUENCE, content)?;
-    if let Some((_, rest)) = expect(VERSION, fields) {
-        fields = rest;
-    }
-    let (_, fields) = expect(INTEGER, fields)?;
-    let (_, fields) = expect(SEQUENCE, fields)?;
-    let (_, fields) = expect(SEQUENCE, fields)?;
-    let (validity, _) = expect(SEQUENCE, fields)?;
-    let (_, _, rest) = element(validity)?;
-    let (tag, text, _) = element(rest)?;
-    time(tag, text)
-}
-
-/// The content of the first element, which has this tag, and what follows it.
-fn expect(tag: u8, bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (found, content, rest) = element(bytes)?;
-    (found == tag).then_some((content, rest))
-}
-
-/// The tag and content of the first element, and what follows it (X.690, definite lengths).
-fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, rest) = bytes.split_first()?;
-    let (&first, rest) = rest.split_first()?;
-    let (length, rest) = match first {
-        0..=0x7f => (usize::from(first), rest),
-        0x81..=0x84 => {
-            let (digits, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-            (digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit)), rest)
-        }
-        _ => return None,
-    };
-    let (content, rest) = rest.split_at_checked(length)?;
-    Some((tag, content, rest))
-}
-
-/// UTCTime or GeneralizedTime, as certificates write them (RFC 5280, 4.1.2.5).
-fn time(tag: u8, text: &[u8]) -> Option<Timestamp> {
-    let digits = text.strip_suffix(b"Z")?;
-    if !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let (year, digits) = match (tag, digits.len()) {
-        (0x17, 12) => {
-            let short = number(&digits[..2]);
-            (if short < 50 { 2000 + short } else { 1900 + short }, &digits[2..])
-        }
-        (0x18, 14) => (number(&digits[..4]), &digits[4..]),
-        _ => return None,
-    };
-    let part = |at: usize| i8::try_from(number(&digits[at..at + 2])).ok();
-    let [month, day, hour, minute, second] = [part(0)?, part(2)?, part(4)?, part(6)?, part(8)?];
-    let time = DateTime::new(year, month, day, hour, minute, second, 0).ok()?;
-    Some(time.to_zoned(TimeZone::UTC).ok()?.timestamp())
-}
-
-fn number(digits: &[u8]) -> i16 {
-    digits.iter().fold(0, |number, digit| number * 10 + i16::from(digit - b'0'))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -251,35 +188,5 @@ mod tests {
             let error = Pair { certificate, key }.shown().unwrap_err();
             assert!(error.contains(part) && !error.contains("garbage"), "{error}");
         }
-    }
-
-    #[test]
-    fn both_ways_to_write_a_time_are_read_and_nothing_else_is() {
-        assert_eq!(time(0x17, b"260131120000Z"), Some(at("2026-01-31T12:00:00Z")));
-        assert_eq!(time(0x17, b"991231235959Z"), Some(at("1999-12-31T23:59:59Z")));
-        assert_eq!(time(0x18, b"20500101000000Z"), Some(at("2050-01-01T00:00:00Z")));
-        for (tag, text) in [
-            (0x17, &b"261331120000Z"[..]),
-            (0x17, b"20260131120000Z"),
-            (0x18, b"260131120000Z"),
-            (0x17, b"26013112000-Z"),
-            (0x17, b"260131120000"),
-            (0x30, b"260131120000Z"),
-        ] {
-            assert_eq!(time(tag, text), None, "{}", String::from_utf8_lossy(text));
-        }
-    }
-
-    #[test]
-    fn no_bytes_make_the_reader_panic() {
-        let pem = make(HOST, DAY, at("2026-01-31T12:00:00Z")).unwrap().pair.certificate;
-        let whole = certificates(&pem).unwrap().remove(0).to_vec();
-        for cut in 0..whole.len().min(300) {
-            let _ = end(&whole[..cut]);
-            let mut damaged = whole.clone();
-            damaged[cut] ^= 0xff;
-            let _ = end(&damaged);
-        }
-        assert_eq!(end(&[0x30, 0x84, 0xff, 0xff, 0xff, 0xff]), None);
     }
 }

@@ -10,7 +10,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::{ByteString, jiff::Timestamp};
 
-use super::certificate::{Made, Pair, Shown, certificates, end, make};
+use super::certificate::{Made, Pair, Shown, certificates, make};
+use crate::x509;
 
 const AUTHORITIES: &str = "ca.crt";
 const CERTIFICATE: &str = "tls.crt";
@@ -141,7 +142,7 @@ fn is_old(expires: Timestamp, validity: Duration, now: Timestamp) -> bool {
 /// An authority, and those of before that have not ended.
 fn with(newest: String, before: &str, now: Timestamp) -> Result<String, String> {
     let mut all = newest;
-    let has_ended = |der: &[u8]| end(der).is_none_or(|end| end <= now);
+    let has_ended = |der: &[u8]| x509::end(der).is_none_or(|end| end <= now);
     for der in certificates(before)?.iter().filter(|der| !has_ended(der)).take(MOST_AUTHORITIES - 1)
     {
         all.push_str(&pem(der));

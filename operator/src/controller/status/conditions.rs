@@ -15,7 +15,7 @@ use crate::{controller::rollouts::AT_ONCE, pods::cleaned};
 /// The most characters of a condition's message.
 const MESSAGE: usize = 1024;
 /// The conditions that the operator writes.
-const TYPES: [&str; 6] =
+pub(crate) const CONDITION_TYPES: [&str; 6] =
     ["Accepted", "Available", "CacheHealthy", "ModelVerified", "Progressing", "Ready"];
 
 /// One condition, without its times.
@@ -64,14 +64,14 @@ pub(super) fn of_paused(rollout: Option<&Rollout>) -> Vec<Verdict> {
 
 /// Our conditions of a model with these among them; those of others are theirs to write. One whose state did not change
 /// keeps the time of its last change.
-pub(in crate::controller) fn merge(
+pub(super) fn merge(
     before: &[Condition],
     generation: Option<i64>,
     verdicts: Vec<Verdict>,
     now: Timestamp,
 ) -> Vec<Condition> {
     let mut conditions = before.to_vec();
-    conditions.retain(|condition| TYPES.contains(&condition.type_.as_str()));
+    conditions.retain(|condition| CONDITION_TYPES.contains(&condition.type_.as_str()));
     for verdict in verdicts {
         let old = conditions.iter().position(|condition| condition.type_ == verdict.type_);
         let old = old.map(|at| conditions.remove(at));

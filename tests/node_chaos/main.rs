@@ -1,7 +1,11 @@
 //! Models that are made, edited and deleted at random, pods and children that are deleted at random, while the kubelet and the
 //! operator restart: once it is over, the pods that run are those that the models ask for, and nothing else is left.
 //!
+//! It takes services away under which no other test could run, so it has a binary and with it a node of its own.
+//!
 //! 90 seconds; ten minutes with `EMBARK_TEST_LONG=1`. `EMBARK_TEST_SEED` repeats a run's choices.
+
+#![cfg(test)]
 
 #[path = "../cluster/world.rs"]
 #[expect(dead_code, reason = "there is no proxy, and fewer kinds of trouble")]
@@ -14,7 +18,6 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, interval};
 
 use self::world::{INSTANCE, MODELS, World, conditions, is_told, model, name};
-use super::quickstart::namespace;
 
 /// Names of models.
 const NAMES: usize = 2;
@@ -104,7 +107,7 @@ async fn orphans(world: &World, models: &[Value]) -> Vec<String> {
 async fn pods_are_what_the_models_say_after_chaos_with_kubelet_restarts() {
     let mut random = Random::new(seed());
     let (node, release) = (Node::shared().await, Release::shared().await);
-    let namespace = namespace("chaos").await;
+    let namespace = node.restricted_namespace("chaos").await;
     let world = World::of(&namespace).await;
     let (began, mut deeds) = (Instant::now(), 0_u64);
     let mut ticks = interval(Duration::from_secs(1));
