@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! cluster → probes and metrics → the CRD is there → the Lease is ours → watches, poller, controller
-//! signal, or the Lease is lost → all of that ends → the Lease is given back
+//! the Lease is lost → watches, poller and controller end → it is waited for again
+//! signal → all of that ends → the Lease is given back
 //! ```
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -37,6 +38,8 @@ use crate::{
 
 /// How often the cluster is asked for a definition that it does not serve yet.
 const CRD_EVERY: Duration = Duration::from_secs(2);
+/// How long an answer may fall silent. A server ends a watch sooner than that; an answer whose sender is gone never ends.
+const SILENCE: Duration = Duration::from_secs(330);
 /// How long answers of probes and metrics may take at the end.
 const HTTP_GRACE: Duration = Duration::from_secs(5);
 
@@ -90,7 +93,9 @@ pub(crate) async fn connect() -> Result<Client, ConnectError> {
 async fn cluster() -> Result<Config, ConnectError> {
     // It fails only when one was installed before, and then there is one.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Config::infer().await.map_err(ConnectError::Config)
+    let mut config = Config::infer().await.map_err(ConnectError::Config)?;
+    config.read_timeout = Some(SILENCE);
+    Ok(config)
 }
 
 /// Reconciles until a signal, then ends cleanly.
@@ -131,8 +136,8 @@ pub async fn run(arguments: &args::Run, telemetry: Telemetry) -> Result<(), RunE
         }
         error = worker.work(&mut elector, &readiness) => Err(error),
     };
-    // All work has ended with its future. A write that was sent before may still arrive: it is one that the next leader
-    // makes as well.
+    // What its future had begun ends at its next step, and writes nothing after the term. A write that was sent before may
+    // still arrive: it is one that the next leader makes as well.
     tokio::join!(elector.release(), async {
         if let Some(webhook) = webhook {
             webhook.end().await;
@@ -216,7 +221,7 @@ impl Worker {
         }
     }
 
-    /// Reconciles until it is dropped: nothing of it goes on after that.
+    /// Reconciles until it is dropped.
     async fn lead(&self) -> PodsError {
         let (children, triggers) = Children::watch(&self.client, &self.settings.scope);
         let seen = Seen { children: Arc::new(children), reports: Arc::default() };
@@ -254,11 +259,9 @@ async fn webhook(
     Webhook::start(wanted, parts).await.map(Some).map_err(RunError::Webhook)
 }
 
-/// Waits until the cluster serves EmbeddingModels.
+/// Waits until the cluster serves EmbeddingModels, in some namespace that is watched.
 async fn served(client: &Client, scope: &Scope, readiness: &watch::Sender<String>) {
-    let api = scope.some::<EmbeddingModel>(client);
-    let one = ListParams::default().limit(1);
-    while let Err(error) = api.list_metadata(&one).await {
+    while let Err(error) = is_served(client, scope).await {
         let why = format!("the cluster does not serve EmbeddingModels: {error}");
         let is_new = readiness.send_if_modified(|said| {
             let is_new = *said != why;
@@ -270,6 +273,19 @@ async fn served(client: &Client, scope: &Scope, readiness: &watch::Sender<String
         }
         sleep_until(Instant::now() + CRD_EVERY).await;
     }
+}
+
+/// Fails as the last namespace does.
+async fn is_served(client: &Client, scope: &Scope) -> kube::Result<()> {
+    let one = ListParams::default().limit(1);
+    let mut outcome = Ok(());
+    for api in scope.each::<EmbeddingModel>(client) {
+        outcome = api.list_metadata(&one).await.map(drop);
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
 }
 
 async fn until(mut stopped: watch::Receiver<bool>) {

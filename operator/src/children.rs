@@ -31,6 +31,7 @@ use crate::{
     controller::names,
     kube_ext::{Object, chain},
     pod_monitors::{PodMonitor, PodMonitors},
+    slim,
     watches::Scope,
 };
 
@@ -47,7 +48,7 @@ pub(crate) trait Kept: Object {
 }
 
 macro_rules! children {
-    ($($field:ident: $kind:ident,)+) => {
+    ($($field:ident: $kind:ident, $slim:path;)+) => {
         /// Every object that carries our label, by kind.
         pub(crate) struct Children {
             $($field: Store<$kind>,)+
@@ -66,7 +67,7 @@ macro_rules! children {
             /// the models that a change is about.
             pub(crate) fn watch(client: &Client, scope: &Scope) -> (Self, Triggers) {
                 let mut triggers = Vec::new();
-                $(let $field = watch(client, scope, &mut triggers);)+
+                $(let $field = watch(client, scope, (&mut triggers, $slim));)+
                 let pod_monitors = PodMonitors::watch(client, scope, &mut triggers);
                 let listed = OnceCell::new();
                 let children = Children { $($field,)+ pod_monitors, listed };
@@ -89,14 +90,14 @@ macro_rules! children {
 }
 
 children! {
-    service_accounts: ServiceAccount,
-    config_maps: ConfigMap,
-    services: Service,
-    deployments: Deployment,
-    autoscalers: HorizontalPodAutoscaler,
-    disruption_budgets: PodDisruptionBudget,
-    network_policies: NetworkPolicy,
-    pods: Pod,
+    service_accounts: ServiceAccount, slim::whole;
+    config_maps: ConfigMap, slim::config_map;
+    services: Service, slim::whole;
+    deployments: Deployment, slim::whole;
+    autoscalers: HorizontalPodAutoscaler, slim::whole;
+    disruption_budgets: PodDisruptionBudget, slim::whole;
+    network_policies: NetworkPolicy, slim::whole;
+    pods: Pod, slim::pod;
 }
 
 // === impl PodMonitor ===
@@ -139,10 +140,14 @@ impl Children {
 
 // === free functions ===
 
-fn watch<K: Object>(client: &Client, scope: &Scope, triggers: &mut Vec<Triggers>) -> Store<K> {
+fn watch<K: Object>(
+    client: &Client,
+    scope: &Scope,
+    (triggers, slim): (&mut Vec<Triggers>, fn(&mut K)),
+) -> Store<K> {
     let (store, writer) = reflector::store();
     let ours = watcher::Config::default().labels(names::OURS);
-    let events = scope.watch(client, &ours, store.clone());
+    let events = scope.watch(client, &ours, store.clone()).modify(slim);
     triggers.push(triggers_of(reflector(writer, events)));
     store
 }

@@ -2,9 +2,11 @@
 
 mod apply;
 mod build;
+mod failure;
 mod holds;
 pub(crate) mod names;
 mod policy;
+mod predecessor;
 mod prune;
 mod rollouts;
 mod status;
@@ -35,7 +37,8 @@ use tracing::{Instrument as _, debug, field, info_span, warn};
 
 pub(crate) use self::status::CONDITION_TYPES;
 use self::{
-    apply::{Applied, ApplyError},
+    apply::Applied,
+    failure::ApplyError,
     rollouts::Rollouts,
     status::{Conditions, Observed, Statuses, Verdict},
     validate::ValidatedModel,
@@ -44,8 +47,9 @@ use crate::{
     children::{Children, Guarded},
     kube_ext::chain,
     metrics::Metrics,
-    pods::{Reports, cleaned, has_ended},
+    pods::{Reports, has_ended},
     settings::Settings,
+    words::cleaned,
 };
 
 /// Models that are reconciled at a time.
@@ -234,10 +238,10 @@ async fn attempt(model: &Guarded, context: &Context) -> Result<Action, Error> {
         Ok(validated) => validated,
         Err(errors) => return refuse(model, &errors, context).await,
     };
-    let prepared = build::build(&validated, &context.settings);
-    let applying = apply::apply(context, &validated, prepared);
+    let applying = apply(&validated, context);
     match applying.instrument(info_span!("apply")).await {
-        Ok(applied) => tell(model, &validated, &applied, context).await,
+        Ok(Some(applied)) => tell(model, &validated, &applied, context).await,
+        Ok(None) => Ok(Action::requeue(FIRST_WAIT)),
         Err(error) => {
             let (reason, message) = (error.reason(), cleaned(&chain(&error)));
             let verdicts = vec![
@@ -249,6 +253,18 @@ async fn attempt(model: &Guarded, context: &Context) -> Result<Action, Error> {
             Err(Error::Apply(error))
         }
     }
+}
+
+/// `None`: what another model of the name has left is still on its way out.
+async fn apply(
+    validated: &ValidatedModel,
+    context: &Context,
+) -> Result<Option<Applied>, ApplyError> {
+    if predecessor::clear(context, validated).await? {
+        return Ok(None);
+    }
+    let prepared = build::build(validated, &context.settings);
+    apply::apply(context, validated, prepared).await.map(Some)
 }
 
 /// Says how a model is that was applied.
@@ -310,8 +326,6 @@ async fn refuse_malformed(
     context: &Context,
 ) -> Result<Action, Error> {
     let sentence = cleaned(&format!("the object cannot be read: {malformed}"));
-    let (name, namespace) = (&malformed.metadata.name, &malformed.metadata.namespace);
-    warn!(model = name, namespace, "{sentence}");
     let no = |type_| Verdict::new(type_, Some(false), "Malformed", sentence.clone());
     let conditions = Conditions {
         object: object.object_ref(&()),

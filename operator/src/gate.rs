@@ -42,7 +42,7 @@ enum GateError {
 struct Gate {
     client: Client,
     term: Term,
-    /// When a watch may begin, by its path. There are as many as there are kinds.
+    /// When a watch may begin, by its path. There are as many as there are kinds and namespaces that are watched.
     watches: Arc<Mutex<HashMap<String, Instant>>>,
 }
 

@@ -169,33 +169,51 @@ fn is_served(definition: &CustomResourceDefinition) -> bool {
     is_established && versions.any(|version| version.name == VERSION && version.served)
 }
 
-/// What a watch tells while there is the kind; that there is none, whenever there is not.
+/// What a watch tells while there is the kind; that there is none, whenever there is not, or none may be read.
 fn while_served(
     objects: impl Fn() -> Events<PodMonitor> + Clone + Send + 'static,
     definition: BoxStream<'static, bool>,
     tell: watch::Sender<bool>,
 ) -> impl Stream<Item = watcher::Result<Event<PodMonitor>>> + Send + 'static {
     let nothing: Events<PodMonitor> = stream::pending().boxed();
-    stream::unfold((definition, nothing), move |(mut definition, mut events)| {
+    let told = stream::unfold((definition, nothing), move |(mut definition, mut events)| {
         let (objects, tell) = (objects.clone(), tell.clone());
         async move {
             loop {
                 tokio::select! {
                     Some(is_served) = definition.next() => {
-                        let is_new = tell.send_if_modified(|told| {
-                            std::mem::replace(told, is_served) != is_served
-                        });
+                        let is_new = is_news(&tell, is_served);
                         if is_new && is_served {
                             events = objects();
                         } else if !is_served {
-                            let none = [Ok(Event::Init), Ok(Event::InitDone)];
-                            events = stream::iter(none).chain(stream::pending()).boxed();
+                            return Some((none(), (definition, stream::pending().boxed())));
                         }
                     }
-                    Some(event) = events.next() => return Some((event, (definition, events))),
+                    Some(event) = events.next() => {
+                        let mut told = vec![event];
+                        match told[0] {
+                            // Without the right to read them, models are served all the same.
+                            Err(watcher::Error::InitialListFailed(_)) if is_news(&tell, false) => {
+                                told.extend(none());
+                            }
+                            Ok(Event::InitDone) => drop(is_news(&tell, true)),
+                            _ => {}
+                        }
+                        return Some((told, (definition, events)));
+                    }
                     else => return None,
                 }
             }
         }
-    })
+    });
+    told.flat_map(stream::iter)
+}
+
+fn none() -> Vec<watcher::Result<Event<PodMonitor>>> {
+    vec![Ok(Event::Init), Ok(Event::InitDone)]
+}
+
+/// Tells whether there are PodMonitors, and gives whether that is something new.
+fn is_news(tell: &watch::Sender<bool>, is_served: bool) -> bool {
+    tell.send_if_modified(|told| std::mem::replace(told, is_served) != is_served)
 }

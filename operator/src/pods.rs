@@ -1,8 +1,11 @@
 //! What the pods of models say of themselves: the leader asks each at `/status` of its admin port. The answers are from
 //! outside: bounded in time and size, and cleaned before they are passed on.
 
+mod reports;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::BTreeSet,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
     time::Duration,
 };
@@ -11,19 +14,21 @@ use embark_crds::contract::{
     ADMIN_PORT,
     report::{ModelReport, ModelState, Report},
 };
-use futures_util::{StreamExt as _, stream};
+use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt as _, runtime::reflector::ObjectRef};
-use parking_lot::Mutex;
 use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval},
 };
 
+pub(crate) use self::reports::Reports;
+use self::reports::{Said, hits};
 use crate::{
     children::{Children, Guarded},
     controller::names,
     metrics::Metrics,
+    words::cleaned,
 };
 
 /// How often the poller looks for pods that are due.
@@ -32,43 +37,22 @@ const TICK: Duration = Duration::from_secs(1);
 const SETTLED_EVERY: Duration = Duration::from_secs(15);
 /// How often a pod is asked that is not: somebody may be waiting for its words.
 const UNSETTLED_EVERY: Duration = Duration::from_secs(2);
+/// The longest that a pod rests that does not answer.
+const SILENT_EVERY: Duration = Duration::from_secs(60);
 /// How long an answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// Polls in a row that a pod has to miss before what it said counts no more.
 const MISSED: u32 = 4;
 /// The most bytes of an answer.
 const ANSWER_BYTES: usize = 256 * 1024;
-/// Pods that are asked at a time.
-const AT_A_TIME: usize = 16;
-/// The most characters of a pod's words.
-const WORDS: usize = 1024;
-/// Models that may wait for a reconcile. When there are more, the next poll tells of them again.
+/// Pods that are asked at a time. As many that do not answer, each of which rests ever longer, do not hold up the others.
+const AT_A_TIME: usize = 64;
+/// By how many percent pods are asked later than they might be, so that those that were asked together are not again.
+const JITTER: u64 = 20;
+/// The most characters of a name or a digest in a pod's answer.
+const TOKEN: usize = 128;
+/// Models that may wait for a reconcile. Those that find no place are told of by the next poll.
 pub(crate) const WAITING: usize = 1024;
-
-/// How often numbers that always move, such as the share of hits, are worth a reconcile of their model.
-const NUMBERS_EVERY: Duration = Duration::from_secs(60);
-
-/// What each pod said last, by its uid.
-#[derive(Default)]
-pub(crate) struct Reports {
-    said: Mutex<BTreeMap<String, Said>>,
-    /// When the numbers of a model were told of last.
-    numbers: Mutex<HashMap<ObjectRef<Guarded>, Instant>>,
-}
-
-/// What a pod said.
-#[derive(Clone, Debug)]
-struct Said {
-    report: Result<ModelReport, String>,
-    /// When it was asked.
-    at: Instant,
-    /// When it is to be asked again.
-    next: Instant,
-    /// Polls in a row that it has not answered.
-    missed: u32,
-    /// The share of hits that its model was last reconciled for.
-    told_hits: Option<u8>,
-}
 
 /// Asks pods.
 pub(crate) struct Poller {
@@ -83,59 +67,6 @@ pub(crate) struct Poller {
 #[derive(Debug, thiserror::Error)]
 #[error("failed to set up the client that asks pods")]
 pub(crate) struct ClientError(#[source] reqwest::Error);
-
-// === impl Reports ===
-
-impl Reports {
-    /// What the pod of that uid said last; an error says why it said nothing. `None`: it was not asked yet.
-    pub(crate) fn of(&self, uid: &str) -> Option<Result<ModelReport, String>> {
-        self.said.lock().get(uid).map(|said| said.report.clone())
-    }
-
-    fn is_due(&self, uid: &str, now: Instant) -> bool {
-        self.said.lock().get(uid).is_none_or(|said| said.next <= now)
-    }
-
-    /// Notes what a pod of a model said, and tells whether it is something new.
-    fn note(&self, uid: &str, model: &ObjectRef<Guarded>, said: Said) -> bool {
-        let mut reports = self.said.lock();
-        let Some(before) = reports.get_mut(uid) else {
-            reports.insert(uid.to_owned(), said);
-            return true;
-        };
-        before.next = said.next;
-        before.missed = if said.report.is_ok() { 0 } else { before.missed + 1 };
-        // A pod that is busy may miss a poll; what it said before is the best that is known.
-        if before.report.is_ok() && (1..MISSED).contains(&before.missed) {
-            return false;
-        }
-        let is_new = gist(&before.report) != gist(&said.report);
-        let hits = hits(&said.report);
-        before.report = said.report;
-        let is_told =
-            is_new || before.told_hits != hits && self.is_time_for_numbers(model, said.at);
-        if is_told {
-            before.told_hits = hits;
-        }
-        is_told
-    }
-
-    fn is_time_for_numbers(&self, model: &ObjectRef<Guarded>, now: Instant) -> bool {
-        let mut numbers = self.numbers.lock();
-        // Older ones say no more than none does, and those of models that are gone go with them.
-        numbers.retain(|_, told| now < *told + NUMBERS_EVERY);
-        let is_time = !numbers.contains_key(model);
-        if is_time {
-            numbers.insert(model.clone(), now);
-        }
-        is_time
-    }
-
-    /// Forgets the pods that are gone.
-    fn keep(&self, uids: &BTreeSet<String>) {
-        self.said.lock().retain(|uid, _| uids.contains(uid));
-    }
-}
 
 // === impl Poller ===
 
@@ -161,22 +92,38 @@ impl Poller {
     pub(crate) async fn run(self) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut asks, mut asked) = (FuturesUnordered::new(), BTreeSet::new());
         loop {
-            ticks.tick().await;
-            let mut pods = self.children.all::<Pod>();
-            pods.retain(|pod| !has_ended(pod));
-            self.reports.keep(&pods.iter().filter_map(|pod| pod.uid()).collect());
-            let now = Instant::now();
-            let due = pods.iter().filter(|pod| {
-                is_running(pod) && pod.uid().is_some_and(|uid| self.reports.is_due(&uid, now))
-            });
-            stream::iter(due).for_each_concurrent(AT_A_TIME, |pod| self.ask(pod)).await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                Some(uid) = asks.next(), if !asks.is_empty() => {
+                    asked.remove(&uid);
+                    continue;
+                }
+            }
+            for (uid, pod) in self.due() {
+                if asks.len() < AT_A_TIME && asked.insert(uid.clone()) {
+                    asks.push(self.ask(pod).map(|()| uid));
+                }
+            }
         }
     }
 
-    async fn ask(&self, pod: &Pod) {
+    /// The pods that are to be asked, by their uid, those that have waited longest first.
+    fn due(&self) -> Vec<(String, Arc<Pod>)> {
+        let mut pods = self.children.all::<Pod>();
+        pods.retain(|pod| !has_ended(pod));
+        self.reports.keep(&pods.iter().filter_map(|pod| pod.uid()).collect());
+        let now = Instant::now();
+        pods.retain(|pod| is_running(pod) && self.reports.is_due(pod, now));
+        let mut due: Vec<_> = pods.into_iter().filter_map(|pod| Some((pod.uid()?, pod))).collect();
+        due.sort_by_cached_key(|(uid, _)| self.reports.next(uid));
+        due
+    }
+
+    async fn ask(&self, pod: Arc<Pod>) {
         let (Some(uid), Some(address), Some(model), Some(namespace)) =
-            (pod.uid(), address(pod), names::model_of(pod.labels()), pod.namespace())
+            (pod.uid(), address(&pod), names::model_of(pod.labels()), pod.namespace())
         else {
             return;
         };
@@ -184,14 +131,14 @@ impl Poller {
         self.metrics.polled(answer.is_ok());
         let report = answer.and_then(|report| of_model(report, model));
         let is_settled = report.as_ref().is_ok_and(|report| report.state == ModelState::Ready);
-        let wait = if is_settled { SETTLED_EVERY } else { UNSETTLED_EVERY };
+        let wait = if is_settled { SETTLED_EVERY } else { rest(self.reports.missed(&uid)) };
         let told_hits = hits(&report);
-        let at = Instant::now();
-        let said = Said { report, at, next: at + wait, missed: 0, told_hits };
+        let (at, version) = (Instant::now(), pod.resource_version());
+        let next = at + jittered(wait, &uid);
+        let said = Said { report, at, next, version, missed: 0, is_owed: false, told_hits };
         let model = ObjectRef::new(model).within(&namespace);
-        if self.reports.note(&uid, &model, said) {
-            // Full: the model waits already, or will be told of by the next poll.
-            let _ = self.changed.try_send(model);
+        if self.reports.note(&uid, &model, said) && self.changed.try_send(model).is_err() {
+            self.reports.owe(&uid);
         }
     }
 
@@ -219,43 +166,33 @@ impl Poller {
 
 // === free functions ===
 
-/// Another's words made fit for a condition: one line, no control characters, cut to a readable length.
-pub(crate) fn cleaned(words: &str) -> String {
-    let blank = |c: char| c.is_whitespace() || c.is_control();
-    let line: Vec<&str> = words.split(blank).filter(|word| !word.is_empty()).collect();
-    let line = line.join(" ");
-    match line.char_indices().nth(WORDS) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
-    }
+/// How long a pod rests that is not ready, or that has not answered as many times in a row.
+fn rest(missed: u32) -> Duration {
+    let doubled = 2_u32.saturating_pow(missed.saturating_sub(MISSED));
+    UNSETTLED_EVERY.saturating_mul(doubled).min(SILENT_EVERY)
 }
 
+fn jittered(wait: Duration, uid: &str) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    uid.hash(&mut hasher);
+    let percent = u32::try_from(hasher.finish() % JITTER).unwrap_or_default();
+    wait + wait * percent / 100
+}
+
+/// What a pod says of a model: what is read of it, and no more.
 fn of_model(report: Report, model: &str) -> Result<ModelReport, String> {
     let found = report.models.into_iter().find(|report| report.name == model);
     let mut report = found.ok_or_else(|| "does not serve the model".to_owned())?;
     report.message = cleaned(&report.message);
+    for token in [&mut report.space_id, &mut report.model_digest, &mut report.policy_hash] {
+        *token = token.chars().take(TOKEN).collect();
+    }
+    (report.queue, report.merging, report.next) = (Default::default(), None, None);
     if let Some(cache) = &mut report.cache {
         cache.message = cleaned(&cache.message);
         cache.disk.message = cleaned(&cache.disk.message);
     }
     Ok(report)
-}
-
-/// What of a report is worth a reconcile: numbers that always move are not.
-fn gist(report: &Result<ModelReport, String>) -> Result<ModelReport, String> {
-    let mut report = report.clone()?;
-    report.queue = Default::default();
-    if let Some(cache) = &mut report.cache {
-        cache.recent = Default::default();
-        cache.memory = Default::default();
-        cache.disk.bytes = 0;
-    }
-    Ok(report)
-}
-
-/// The share of hits, in percent.
-fn hits(report: &Result<ModelReport, String>) -> Option<u8> {
-    report.as_ref().ok()?.cache.as_ref()?.recent.hit_percent
 }
 
 /// Whether a pod is nothing but a record any more, such as one that was evicted.
@@ -275,57 +212,19 @@ fn address(pod: &Pod) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use embark_crds::contract::report::{CacheReport, DiskReport, DiskState, RecentReport};
-
     use super::*;
 
     #[test]
-    fn hits_that_move_are_told_of_once_a_minute_and_none_is_forgotten() {
-        let (reports, begin) = (Reports::default(), Instant::now());
-        let model = ObjectRef::new("m").within("models");
-        let note = |percent, at| reports.note("pod", &model, said(percent, at));
-        assert!(note(Some(10), begin));
-        assert!(note(Some(20), begin));
-        assert!(!note(Some(30), begin));
-        assert!(!note(None, begin));
-        let later = begin + NUMBERS_EVERY;
-        assert!(note(None, later));
-        assert!(!note(None, later + NUMBERS_EVERY));
-    }
-
-    fn said(percent: Option<u8>, at: Instant) -> Said {
-        let disk =
-            DiskReport { state: DiskState::Off, message: String::new(), bytes: 0, size_limit: 0 };
-        let recent = RecentReport { hits: 0, items: 0, hit_percent: percent };
-        let cache = CacheReport {
-            epoch: 0,
-            message: String::new(),
-            recent,
-            memory: Default::default(),
-            disk,
-        };
-        let report = ModelReport {
-            name: "m".to_owned(),
-            state: ModelState::Ready,
-            message: String::new(),
-            space_id: String::new(),
-            model_digest: String::new(),
-            dimensions: 4,
-            policy_hash: String::new(),
-            queue: Default::default(),
-            merging: None,
-            cache: Some(cache),
-            next: None,
-        };
-        let told_hits = percent;
-        Said { report: Ok(report), at, next: at, missed: 0, told_hits }
+    fn silent_pods_are_asked_ever_less_often() {
+        assert_eq!([0, MISSED].map(rest), [UNSETTLED_EVERY; 2]);
+        assert_eq!(rest(MISSED + 2), 4 * UNSETTLED_EVERY);
+        assert_eq!([MISSED + 5, u32::MAX].map(rest), [SILENT_EVERY; 2]);
     }
 
     #[test]
-    fn words_are_one_line_without_control_characters() {
-        let words = format!("spec.model:\n\u{1b}[31m is\u{0} bad {}", "x".repeat(2 * WORDS));
-        let cleaned = cleaned(&words);
-        assert!(cleaned.starts_with("spec.model: [31m is bad x") && cleaned.ends_with('…'));
-        assert_eq!(cleaned.chars().count(), WORDS + 1);
+    fn pods_that_are_asked_together_are_not_again() {
+        let waits = ["a", "b", "c"].map(|uid| jittered(SETTLED_EVERY, uid));
+        assert!(waits.iter().all(|wait| (SETTLED_EVERY..2 * SETTLED_EVERY).contains(wait)));
+        assert!(waits[0] != waits[1] || waits[1] != waits[2]);
     }
 }

@@ -53,12 +53,13 @@ impl Scope {
         Scope { namespaces: namespaces.into_iter().collect() }
     }
 
-    /// What can be asked for some object of a kind, such as whether the kind is served.
-    pub(crate) fn some<K: Watched>(&self, client: &Client) -> Api<K> {
-        match self.namespaces.first() {
-            Some(namespace) => Api::namespaced(client.clone(), namespace),
-            None => Api::all(client.clone()),
+    /// What can be asked for the objects of a kind: one for everywhere, or one for each namespace.
+    pub(crate) fn each<K: Watched>(&self, client: &Client) -> Vec<Api<K>> {
+        if self.namespaces.is_empty() {
+            return vec![Api::all(client.clone())];
         }
+        let of = |namespace: &String| Api::namespaced(client.clone(), namespace);
+        self.namespaces.iter().map(of).collect()
     }
 
     /// Watches a kind, and goes on when a watch fails, less and less often. `kept` has what was told so far.
@@ -86,7 +87,13 @@ impl Scope {
         select_all(self.namespaces.iter().map(of_namespace))
             .map(move |(namespace, event)| match event {
                 Ok(event) => merge.take(&namespace, event).into_iter().map(Ok).collect(),
-                Err(error) => vec![Err(error)],
+                Err(error) => {
+                    let is_out = is_forbidden(&error);
+                    let listed = if is_out { merge.leave_out(&namespace) } else { Vec::new() };
+                    let mut told: Vec<watcher::Result<Event<K>>> = vec![Err(error)];
+                    told.extend(listed.into_iter().map(Ok));
+                    told
+                }
             })
             .flat_map(stream::iter)
             .boxed()
@@ -119,7 +126,20 @@ impl<K: Watched> Merge<K> {
                 listing.missing.remove(namespace);
             }
         }
-        if !listing.missing.is_empty() {
+        self.listed()
+    }
+
+    /// A namespace that nothing may be read in, such as one that is gone, holds up no other. Should it come to be read, its
+    /// list is one of changes.
+    fn leave_out(&mut self, namespace: &str) -> Vec<Event<K>> {
+        let Some(listing) = &mut self.listing else { return Vec::new() };
+        listing.missing.remove(namespace);
+        self.listed()
+    }
+
+    /// The one list, once nothing is missing of it.
+    fn listed(&mut self) -> Vec<Event<K>> {
+        if self.listing.as_ref().is_none_or(|listing| !listing.missing.is_empty()) {
             return Vec::new();
         }
         let found = self.listing.take().map(|listing| listing.found).unwrap_or_default();
@@ -150,6 +170,18 @@ impl<K: Watched> Merge<K> {
         });
         gone.iter().map(|object| K::clone(object)).collect()
     }
+}
+
+// === free functions ===
+
+/// Whether a watch may not read what it is of.
+fn is_forbidden(error: &watcher::Error) -> bool {
+    let (watcher::Error::InitialListFailed(cause) | watcher::Error::WatchStartFailed(cause)) =
+        error
+    else {
+        return false;
+    };
+    matches!(cause, kube::Error::Api(status) if status.code == 403)
 }
 
 #[cfg(test)]
@@ -214,5 +246,23 @@ mod tests {
         assert_eq!(tell("b", Event::Init), Vec::<String>::new());
         assert_eq!(tell("b", Event::InitApply(object("b", "five"))), ["apply five"]);
         assert_eq!(tell("b", Event::InitDone), ["delete four"]);
+    }
+
+    #[test]
+    fn namespace_that_may_not_be_read_holds_up_no_other() {
+        let (kept, mut writer) = store::<ConfigMap>();
+        let mut merge = Merge::new(["a", "gone"].map(str::to_owned).into(), kept);
+        assert!(merge.take("a", Event::Init).is_empty());
+        assert!(merge.take("a", Event::InitApply(object("a", "one"))).is_empty());
+        assert!(merge.leave_out("gone").is_empty());
+        let events = merge.take("a", Event::InitDone);
+        events.iter().for_each(|event| writer.apply_watcher_event(event));
+        assert_eq!(words(&events), ["begin", "list one", "end"]);
+        assert!(merge.leave_out("gone").is_empty());
+        // It is made, and may be read.
+        assert!(merge.take("gone", Event::Init).is_empty());
+        let events = merge.take("gone", Event::InitApply(object("gone", "two")));
+        assert_eq!(words(&events), ["apply two"]);
+        assert!(merge.take("gone", Event::InitDone).is_empty());
     }
 }

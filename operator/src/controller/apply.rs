@@ -14,31 +14,22 @@ use kube::{Api, Resource, ResourceExt as _};
 use serde_json::{Value, json};
 
 use super::{
-    Context, build::Prepared, holds::holds, names, prune, rollouts, validate::ValidatedModel,
+    Context,
+    build::Prepared,
+    failure::{ApplyError, kind},
+    holds::holds,
+    names, prune, rollouts,
+    validate::ValidatedModel,
 };
 use crate::{
     children::Kept,
     kube_ext::{self, FIELD_MANAGER, REPLICAS_MANAGER},
+    slim,
 };
 
 /// A version that no object has: the first that is written has a later one. Who applies an object of this version makes it,
 /// or is told of a conflict.
 const NOT_THERE: &str = "1";
-
-/// Why the cluster could not be brought to what was built.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ApplyError {
-    #[error("failed to apply {kind} {name}")]
-    Apply { kind: String, name: String, source: kube::Error },
-    #[error("failed to look for {kind} {name}")]
-    Look { kind: String, name: String, source: kube::Error },
-    #[error(
-        "{kind} {name} is there already and belongs to {owner}: delete it, or name the model otherwise"
-    )]
-    Taken { kind: String, name: String, owner: String },
-    #[error("failed to delete {kind} {name}, which the model has no more use for")]
-    Prune { kind: String, name: String, source: kube::Error },
-}
 
 /// What status is made of.
 pub(super) struct Applied {
@@ -130,12 +121,13 @@ impl Applier<'_> {
         Ok(known)
     }
 
-    /// Applies the Deployment, and its replicas as long as no autoscaler owns them. A new one begins with them either way.
+    /// Applies the Deployment, and its replicas as long as no autoscaler owns them. A new one begins with them either way, and
+    /// so does one without any: an autoscaler leaves it alone.
     async fn deployment(&self, prepared: &Prepared) -> Result<(Arc<Deployment>, bool), ApplyError> {
         let (Written { child: deployment, is_new }, waits) =
             self.roll(&prepared.deployment).await?;
         let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas);
-        let is_ours = prepared.autoscaler.is_none() || is_new;
+        let is_ours = prepared.autoscaler.is_none() || is_new || replicas == Some(0);
         if !is_ours || replicas == Some(prepared.replicas) && !is_new {
             return Ok((deployment, waits));
         }
@@ -246,27 +238,10 @@ impl Applier<'_> {
     }
 }
 
-// === impl ApplyError ===
-
-impl ApplyError {
-    pub(super) fn reason(&self) -> &'static str {
-        match self {
-            ApplyError::Apply { .. } => "ApplyFailed",
-            ApplyError::Look { .. } => "LookupFailed",
-            ApplyError::Taken { .. } => "NameTaken",
-            ApplyError::Prune { .. } => "PruneFailed",
-        }
-    }
-}
-
 // === free functions ===
 
 fn failed<K: Kept>(name: &str, source: kube::Error) -> ApplyError {
     ApplyError::Apply { kind: kind::<K>(), name: name.to_owned(), source }
-}
-
-pub(super) fn kind<K: Kept>() -> String {
-    K::kind(&()).into_owned()
 }
 
 /// A child with the hash of itself.
@@ -280,5 +255,10 @@ fn hashed<K: Kept>(child: &K) -> Value {
 /// Whether a live child was made from these fields and still has them.
 fn is_applied<K: Kept>(desired: &Value, live: &K) -> bool {
     let Ok(live) = serde_json::to_value(live) else { return false };
-    holds(&live, desired)
+    let mut desired = desired.clone();
+    // Of a ConfigMap's texts, what is kept of the live ones.
+    for text in desired.get_mut("data").and_then(Value::as_object_mut).into_iter().flatten() {
+        *text.1 = slim::text(text.1.as_str().unwrap_or_default()).into();
+    }
+    holds(&live, &desired)
 }

@@ -8,8 +8,11 @@ pub(crate) const OURS: &str = "app.kubernetes.io/managed-by=embark-operator";
 pub(crate) const CONTAINER: &str = "sidecar";
 /// The hash of a child as it was applied: what is not ours in the live object does not count.
 pub(crate) const APPLIED_HASH: &str = "embark.dev/applied-hash";
-/// The generation of the spec that a Deployment was made of: another template of the same generation is the operator's doing.
+/// The generation of the spec that a Deployment was made of: another template of the same generation is the operator's
+/// doing.
 pub(crate) const GENERATION: &str = "embark.dev/generation";
+/// The hash of what a spec says of pods: a change of all else in it does not replace them.
+pub(crate) const PODS_HASH: &str = "embark.dev/pods-hash";
 /// Marks a Deployment whose pods are replaced because the operator makes them otherwise than one before it.
 pub(crate) const UPGRADE: &str = "embark.dev/upgrade";
 /// On an EmbeddingModel, "true": nothing is applied.

@@ -9,9 +9,9 @@ use k8s_openapi::api::{
 use kube::{Api, ResourceExt as _, api::ListParams};
 
 use super::{
-    Context,
-    apply::{ApplyError, kind},
-    build, names, status,
+    Context, build,
+    failure::{ApplyError, kind},
+    names, status,
     validate::ValidatedModel,
 };
 use crate::{children::Kept, kube_ext};

@@ -26,13 +26,14 @@ type Key = (String, String);
 #[derive(Debug)]
 pub(super) struct Leave(Key);
 
-/// Whether a Deployment is to have other pods although its model has not changed, and has pods that serve. What somebody
-/// edited is not meant: the hash of what was applied is as it was then.
+/// Whether a Deployment is to have other pods although nothing has changed that its model says of them, and has pods that
+/// serve. What somebody edited is not meant: the hash of what was applied is as it was then.
 pub(super) fn is_upgrade(desired: &Value, live: &Deployment) -> bool {
     let wanted = |name: &str| desired["metadata"]["annotations"][name].as_str();
     let found = |name: &str| live.annotations().get(name).map(String::as_str);
-    let is_same_model =
-        found(names::GENERATION).is_none_or(|found| Some(found) == wanted(names::GENERATION));
+    // An operator that reads a spec otherwise has another hash of it, but no other generation.
+    let is_same = |name: &str| found(name).is_none_or(|found| Some(found) == wanted(name));
+    let is_same_model = is_same(names::GENERATION) || is_same(names::PODS_HASH);
     let is_edited = found(names::APPLIED_HASH) == wanted(names::APPLIED_HASH);
     let serves = live.status.as_ref().and_then(|status| status.available_replicas) > Some(0);
     let template = live.spec.as_ref().map(|spec| json!(spec.template)).unwrap_or_default();
@@ -75,7 +76,7 @@ impl Rollouts {
 
 /// Whether pods are being replaced because of an upgrade.
 fn is_upgrading(deployment: &Deployment) -> bool {
-    deployment.annotations().contains_key(names::UPGRADE) && !status::is_rolled_out(deployment)
+    deployment.annotations().contains_key(names::UPGRADE) && status::is_rolling_out(deployment)
 }
 
 /// Whether the watches have told of a roll-out, or of the end of its Deployment.

@@ -127,6 +127,13 @@ pub(super) fn is_rolled_out(deployment: &Deployment) -> bool {
     Rollout::of(deployment).is_done()
 }
 
+/// Whether pods of an older revision are still to be replaced. Pods that are missing, as those that a quota keeps away, are
+/// no such.
+pub(super) fn is_rolling_out(deployment: &Deployment) -> bool {
+    let rollout = Rollout::of(deployment);
+    !rollout.is_current || rollout.updated < rollout.there
+}
+
 /// How a pod looks from outside.
 pub(super) fn view(pod: &Pod, report: Option<Result<ModelReport, String>>) -> PodView {
     PodView { name: pod.name_any(), trouble: troubles::of_pod(pod), report }

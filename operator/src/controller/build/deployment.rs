@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use embark_crds::contract::{ADMIN_PORT, GRPC_PORT, files};
+use embark_crds::{
+    contract::{ADMIN_PORT, GRPC_PORT, files},
+    digest,
+    v1alpha1::EmbeddingModelSpec,
+};
 use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
@@ -17,10 +21,11 @@ use k8s_openapi::{
         util::intstr::IntOrString,
     },
 };
+use serde_json::json;
 
 use super::{ValidatedModel, metadata, mounts, service::GRPC, volumes, with};
 use crate::{
-    controller::names::{CONTAINER, GENERATION},
+    controller::names::{CONTAINER, GENERATION, PODS_HASH},
     settings::Settings,
 };
 
@@ -40,9 +45,10 @@ pub(crate) const REVISIONS: usize = 2;
 pub(super) fn build(model: &ValidatedModel, settings: &Settings) -> Deployment {
     let names = model.names();
     let one = |number| Some(IntOrString::Int(number));
-    let generation = with(BTreeMap::new(), GENERATION, &model.generation.to_string());
+    let made_of = with(BTreeMap::new(), GENERATION, &model.generation.to_string());
+    let made_of = with(made_of, PODS_HASH, &pods_hash(model));
     Deployment {
-        metadata: ObjectMeta { annotations: Some(generation), ..metadata(model, names.main()) },
+        metadata: ObjectMeta { annotations: Some(made_of), ..metadata(model, names.main()) },
         spec: Some(DeploymentSpec {
             revision_history_limit: i32::try_from(REVISIONS).ok(),
             selector: LabelSelector {
@@ -62,6 +68,14 @@ pub(super) fn build(model: &ValidatedModel, settings: &Settings) -> Deployment {
         }),
         ..Deployment::default()
     }
+}
+
+/// The hash of what the spec says of pods: all but what they follow while they run, and what other children are made of.
+fn pods_hash(model: &ValidatedModel) -> String {
+    let EmbeddingModelSpec { pod, endpoint, .. } = &model.spec;
+    let cache = &model.spec.cache;
+    let said = json!([pod, endpoint, model.contract.serving, cache.mode, cache.memory, cache.disk]);
+    digest::of_part(&said.to_string())
 }
 
 fn template(model: &ValidatedModel, settings: &Settings) -> PodTemplateSpec {

@@ -10,10 +10,11 @@ use k8s_openapi::{
 };
 
 use super::{Observed, PodView, Rollout};
-use crate::{controller::rollouts::AT_ONCE, pods::cleaned};
+use crate::{
+    controller::rollouts::AT_ONCE,
+    words::{cleaned, cut},
+};
 
-/// The most characters of a condition's message.
-const MESSAGE: usize = 1024;
 /// The conditions that the operator writes.
 pub(crate) const CONDITION_TYPES: [&str; 6] =
     ["Accepted", "Available", "CacheHealthy", "ModelVerified", "Progressing", "Ready"];
@@ -250,11 +251,4 @@ fn unheard(observed: &Observed<'_>) -> Option<String> {
 
 fn words(pod: &PodView, message: &str) -> String {
     format!("pod {}: {message}", pod.name)
-}
-
-fn cut(message: String) -> String {
-    match message.char_indices().nth(MESSAGE) {
-        Some((end, _)) => message[..end].to_owned(),
-        None => message,
-    }
 }

@@ -13,7 +13,7 @@ use kube::{
 };
 use parking_lot::Mutex;
 use serde_json::json;
-use tracing::{Instrument as _, debug, info, info_span};
+use tracing::{Instrument as _, debug, info, info_span, warn};
 
 use super::{Verdict, is_same, merge};
 use crate::{
@@ -34,12 +34,14 @@ pub(in crate::controller) struct Statuses {
     recorder: Recorder,
     /// What was written last, by the model's uid.
     written: Mutex<HashMap<String, Written>>,
+    /// What was said of objects that cannot be read, by their uid.
+    told: Mutex<HashMap<String, Told>>,
 }
 
 /// A status that the watch may not have told of yet.
 struct Written {
-    /// The version of the model that it was made of.
-    made_of: Option<String>,
+    /// The model's version with it.
+    version: u64,
     status: EmbeddingModelStatus,
 }
 
@@ -50,23 +52,26 @@ pub(in crate::controller) struct Conditions {
     pub(in crate::controller) verdicts: Vec<Verdict>,
 }
 
+/// A generation, and what was said of it.
+type Told = (Option<i64>, Vec<Verdict>);
+
 // === impl Statuses ===
 
 impl Statuses {
     pub(in crate::controller) fn new(client: Client) -> Self {
         let recorder = Recorder::new(client.clone(), FIELD_MANAGER.into());
-        Statuses { client, recorder, written: Mutex::default() }
+        Statuses { client, recorder, written: Mutex::default(), told: Mutex::default() }
     }
 
-    /// A model with the status that was written last, when the watch has not told of that write yet.
+    /// A model with the status that was written last, until the watch has told of that write.
     pub(in crate::controller) fn newest<'a>(
         &self,
         model: &'a EmbeddingModel,
     ) -> Cow<'a, EmbeddingModel> {
-        let uid = model.uid().unwrap_or_default();
+        let (uid, version) = (model.uid().unwrap_or_default(), version(model));
         let mut written = self.written.lock();
         match written.get(&uid) {
-            Some(Written { made_of, status }) if *made_of == model.resource_version() => {
+            Some(Written { version: later, status }) if version < Some(*later) => {
                 Cow::Owned(EmbeddingModel { status: Some(status.clone()), ..model.clone() })
             }
             _ => {
@@ -100,15 +105,23 @@ impl Statuses {
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
         let (name, patch) = (model.name_any(), Patch::Apply(body));
         let writing = api.patch_status(&name, &parameters, &patch);
-        if let Err(error) = writing.instrument(info_span!("status")).await {
-            nobody_takes(error)?;
-        }
+        let version = match writing.instrument(info_span!("status")).await {
+            Ok(written) => version(&written),
+            Err(error) => {
+                nobody_takes(error)?;
+                // As if it had been taken, until the object changes.
+                version(model).map(|version| version + 1)
+            }
+        };
         self.announce(model, &status).await;
-        self.remember(model, status);
+        if let Some(version) = version {
+            let written = Written { version, status };
+            remember(&mut self.written.lock(), model.uid(), written);
+        }
         Ok(())
     }
 
-    /// Writes the conditions alone of an object that cannot be read: what else its status holds cannot be read either.
+    /// Writes the conditions alone of an object that cannot be read, once: what else its status holds cannot be read either.
     ///
     /// # Errors
     /// The API server did not take them, and may later.
@@ -117,6 +130,13 @@ impl Statuses {
         said: Conditions,
     ) -> kube::Result<()> {
         let Conditions { object, generation, verdicts } = said;
+        let told = (generation, verdicts.clone());
+        if object.uid.as_ref().is_some_and(|uid| self.told.lock().get(uid) == Some(&told)) {
+            return Ok(());
+        }
+        for verdict in &verdicts {
+            warn!(model = object.name, namespace = object.namespace, "{}", verdict.message);
+        }
         let conditions = merge(&[], generation, verdicts, Timestamp::now());
         let status = json!({ "observedGeneration": generation, "conditions": conditions });
         let namespace = object.namespace.clone().unwrap_or_default();
@@ -131,17 +151,8 @@ impl Statuses {
                 self.publish(condition, &object).await;
             }
         }
+        remember(&mut self.told.lock(), object.uid, told);
         Ok(())
-    }
-
-    fn remember(&self, model: &EmbeddingModel, status: EmbeddingModelStatus) {
-        let mut written = self.written.lock();
-        // Those of models that are gone meanwhile are never taken out one by one.
-        if written.len() >= REMEMBERED {
-            written.clear();
-        }
-        let made_of = model.resource_version();
-        written.insert(model.uid().unwrap_or_default(), Written { made_of, status });
     }
 
     /// An event for each of the conditions that people wait for, when it changed.
@@ -177,6 +188,20 @@ impl Statuses {
 }
 
 // === free functions ===
+
+/// An object's version. Versions of one kind's objects can be compared: Kubernetes says so since 1.35, and etcd's are numbers
+/// that grow.
+fn version(model: &EmbeddingModel) -> Option<u64> {
+    model.metadata.resource_version.as_ref()?.parse().ok()
+}
+
+fn remember<T>(what: &mut HashMap<String, T>, uid: Option<String>, value: T) {
+    // Those of models that are gone meanwhile are never taken out one by one.
+    if what.len() >= REMEMBERED {
+        what.clear();
+    }
+    what.insert(uid.unwrap_or_default(), value);
+}
 
 /// An API server takes no status of an object that breaks a rule which it did not have when the object was stored. To try
 /// again would be of no use: what is to be said is said by events alone.
