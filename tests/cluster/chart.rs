@@ -50,6 +50,37 @@ fn chart_is_of_this_version_and_brings_this_definition() {
     assert_eq!(fs::read_to_string(definition).unwrap(), embark_crds::crd::crd_yaml());
 }
 
+#[test]
+fn every_value_is_in_the_schema_and_in_the_table_of_the_charts_readme() {
+    let chart = programs::root().join("charts/embark");
+    let read = |file: &str| fs::read_to_string(chart.join(file)).unwrap();
+    let values: Value = serde_saphyr::from_str(&read("values.yaml")).unwrap();
+    let schema: Value = serde_json::from_str(&read("values.schema.json")).unwrap();
+    // That values.yaml has nothing else is for Helm to say.
+    let mut allowed = properties(&schema);
+    // Helm's own, for charts that have this one among theirs.
+    assert!(allowed.remove("global"));
+    for path in &allowed {
+        let value = values.pointer(&format!("/{}", path.replace('.', "/")));
+        assert!(value.is_some(), "values.yaml has no {path}, which the schema has");
+    }
+    let readme = read("README.md");
+    let rows = readme.lines().filter(|line| line.starts_with("| `"));
+    let names = rows.flat_map(|row| row.split(" | ").next().unwrap().split('`').skip(1).step_by(2));
+    let told: BTreeSet<String> = names.map(str::to_owned).collect();
+    assert_eq!(told, allowed, "README's table on the left, values.schema.json on the right");
+}
+
+/// Where a schema has its leaves, with dots between.
+fn properties(schema: &Value) -> BTreeSet<String> {
+    let parts = schema["properties"].as_object().into_iter().flatten();
+    let below = parts.flat_map(|(name, part)| match properties(part) {
+        below if below.is_empty() => BTreeSet::from([name.clone()]),
+        below => below.iter().map(|path| format!("{name}.{path}")).collect(),
+    });
+    below.collect()
+}
+
 #[tokio::test]
 async fn rights_that_check_looks_at_are_those_of_the_chart() {
     let mut helm = ControlPlane::shared().await.command("helm");

@@ -9,15 +9,15 @@
 
 {{- define "embark.selector" -}}
 app.kubernetes.io/name: embark-operator
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "embark.labels" -}}
 {{ include "embark.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/component: operator
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | quote }}
 {{- end -}}
 
 {{- define "embark.serviceAccount" -}}
@@ -38,9 +38,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- include "embark.fullname" . }}-webhook
 {{- end -}}
 
-{{/* What the webhook has beyond the operator's namespace, where another release may have the same. */}}
+{{/* What is of the whole cluster, where a release of another namespace may have the same name. */}}
+{{- define "embark.clusterwide" -}}
+{{- printf "%s-%s" (include "embark.fullname" .) .Release.Namespace | trunc 200 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* What the webhook has beyond the operator's namespace. */}}
 {{- define "embark.injection" -}}
-{{- printf "%s-%s" (include "embark.fullname" .) .Release.Namespace | trunc 200 | trimSuffix "-" }}-injection
+{{- include "embark.clusterwide" . }}-injection
 {{- end -}}
 
 {{/* What the operator may do where models are. */}}

@@ -5,8 +5,9 @@ use k8s_openapi::apimachinery::pkg::version::Info;
 use super::{Finding, Looker, words};
 use crate::kube_ext::chain;
 
-/// The oldest that has native sidecars, which injection makes of ours, on by default.
-const OLDEST: (u32, u32) = (1, 29);
+/// The oldest that the chart installs on. Everything that we ask of a cluster is on by default there, such as native sidecars,
+/// which injection makes of ours.
+const OLDEST: (u32, u32) = (1, 31);
 /// Where autoscalers learn how busy pods are.
 const METRICS: &str = "/apis/metrics.k8s.io/v1beta1";
 /// Where Prometheus' operator is told what to scrape.
@@ -19,7 +20,7 @@ pub(super) fn version(info: &Info) -> Finding {
     match (number(&info.major), number(&info.minor)) {
         (Some(major), Some(minor)) if (major, minor) >= OLDEST => Finding::ok(CHECK, said),
         (Some(_), Some(_)) => {
-            let message = format!("{said} has no native sidecars");
+            let message = format!("{said} is older than what the operator is made for");
             let todo = format!("use {}.{} or newer", OLDEST.0, OLDEST.1);
             Finding::failed(CHECK, message, todo)
         }
@@ -72,14 +73,27 @@ mod tests {
     fn versions_are_read_as_clusters_write_them() {
         for (major, minor, level) in [
             ("1", "36", Level::Ok),
-            ("1", "29+", Level::Ok),
-            ("1", "28", Level::Failed),
+            ("1", "31+", Level::Ok),
+            ("1", "30", Level::Failed),
             ("2", "0", Level::Ok),
             ("", "", Level::Warning),
             ("1", "99999999999999", Level::Warning),
         ] {
             let info = Info { major: major.into(), minor: minor.into(), ..Info::default() };
             assert_eq!(version(&info).level, level, "{major} {minor}");
+        }
+    }
+
+    #[test]
+    fn oldest_version_is_the_one_that_the_chart_and_the_documents_name() {
+        let oldest = format!("{}.{}", OLDEST.0, OLDEST.1);
+        for (file, line) in [
+            ("charts/embark/Chart.yaml", format!("\nkubeVersion: \">={oldest}.0-0\"\n")),
+            ("README.md", format!("\nIt takes Kubernetes {oldest} or newer, ")),
+            ("docs/operator.md", format!(" the version of Kubernetes ({oldest} or newer), ")),
+        ] {
+            let text = std::fs::read_to_string(format!("../{file}")).unwrap();
+            assert!(text.contains(&line), "{file} does not say {line:?}");
         }
     }
 }
