@@ -7,6 +7,7 @@ mod holds;
 pub(crate) mod names;
 mod policy;
 mod predecessor;
+mod progress;
 mod prune;
 mod rollouts;
 mod status;

@@ -11,7 +11,7 @@ use kube::{Api, ResourceExt as _, api::ListParams};
 use super::{
     Context, build,
     failure::{ApplyError, kind},
-    names, status,
+    names, progress,
     validate::ValidatedModel,
 };
 use crate::{children::Kept, kube_ext};
@@ -36,7 +36,7 @@ pub(super) async fn service_account(
 ) -> Result<(), ApplyError> {
     let own = model.names().main();
     let is_named = model.spec.pod.service_account_name.as_ref() == Some(&own);
-    if is_named || !status::is_rolled_out(deployment) {
+    if is_named || !progress::is_rolled_out(deployment) {
         return Ok(());
     }
     one::<ServiceAccount>(context, model, &own).await
@@ -57,7 +57,7 @@ pub(super) async fn contracts(
             && config_map.name_any() != current
             && is_owned(&**config_map, model)
     });
-    if old.is_empty() || !status::is_rolled_out(deployment) {
+    if old.is_empty() || !progress::is_rolled_out(deployment) {
         return Ok(false);
     }
     let used = used(context, model).await?;

@@ -9,7 +9,7 @@ use kube::ResourceExt as _;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::{holds::holds, names, status};
+use super::{holds::holds, names, progress};
 use crate::children::Children;
 
 /// Models whose pods an upgrade replaces at a time.
@@ -76,7 +76,7 @@ impl Rollouts {
 
 /// Whether pods are being replaced because of an upgrade.
 fn is_upgrading(deployment: &Deployment) -> bool {
-    deployment.annotations().contains_key(names::UPGRADE) && status::is_rolling_out(deployment)
+    deployment.annotations().contains_key(names::UPGRADE) && progress::is_rolling_out(deployment)
 }
 
 /// Whether the watches have told of a roll-out, or of the end of its Deployment.

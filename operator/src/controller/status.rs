@@ -24,7 +24,7 @@ pub(super) use self::{
     conditions::Verdict,
     writer::{Conditions, Statuses},
 };
-use super::{names, validate::ValidatedModel};
+use super::{names, progress::Rollout, validate::ValidatedModel};
 
 /// A pod of a model, and what it says.
 #[derive(Clone, Debug)]
@@ -43,18 +43,6 @@ pub(super) struct Observed<'a> {
     pub(super) pods: Vec<PodView>,
     /// Whether the pods are those of an operator before, until others have been replaced.
     pub(super) waits: bool,
-}
-
-/// How far a Deployment is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Rollout {
-    wanted: i32,
-    there: i32,
-    updated: i32,
-    ready: i32,
-    available: i32,
-    /// Whether these numbers are of the Deployment as it is now.
-    is_current: bool,
 }
 
 /// The status of a model that was applied.
@@ -122,18 +110,6 @@ pub(super) fn is_same(old: &EmbeddingModelStatus, new: &EmbeddingModelStatus) ->
     steady(old) == steady(new)
 }
 
-/// Whether every pod is of the Deployment's newest revision and there is none beside them.
-pub(super) fn is_rolled_out(deployment: &Deployment) -> bool {
-    Rollout::of(deployment).is_done()
-}
-
-/// Whether pods of an older revision are still to be replaced. Pods that are missing, as those that a quota keeps away, are
-/// no such.
-pub(super) fn is_rolling_out(deployment: &Deployment) -> bool {
-    let rollout = Rollout::of(deployment);
-    !rollout.is_current || rollout.updated < rollout.there
-}
-
 /// How a pod looks from outside.
 pub(super) fn view(pod: &Pod, report: Option<Result<ModelReport, String>>) -> PodView {
     PodView { name: pod.name_any(), trouble: troubles::of_pod(pod), report }
@@ -144,27 +120,6 @@ pub(super) fn view(pod: &Pod, report: Option<Result<ModelReport, String>>) -> Po
 impl PodView {
     fn said(&self) -> Option<&ModelReport> {
         self.report.as_ref()?.as_ref().ok()
-    }
-}
-
-// === impl Rollout ===
-
-impl Rollout {
-    fn of(deployment: &Deployment) -> Self {
-        let status = deployment.status.clone().unwrap_or_default();
-        let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-        Rollout {
-            wanted,
-            there: status.replicas.unwrap_or(0),
-            updated: status.updated_replicas.unwrap_or(0),
-            ready: status.ready_replicas.unwrap_or(0),
-            available: status.available_replicas.unwrap_or(0),
-            is_current: status.observed_generation >= deployment.metadata.generation,
-        }
-    }
-
-    fn is_done(&self) -> bool {
-        self.is_current && self.updated == self.there && self.updated >= self.wanted
     }
 }
 

@@ -9,9 +9,9 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
-use super::{Observed, PodView, Rollout};
+use super::{Observed, PodView};
 use crate::{
-    controller::rollouts::AT_ONCE,
+    controller::{progress::Rollout, rollouts::AT_ONCE},
     words::{cleaned, cut},
 };
 
