@@ -17,6 +17,7 @@ mod operator;
 mod pause;
 mod pruning;
 mod quiet;
+mod reports;
 mod restarts;
 mod scaling;
 mod specs;
