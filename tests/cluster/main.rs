@@ -13,6 +13,7 @@ mod handover;
 mod harness;
 mod malformed;
 mod many;
+mod namespaced;
 mod operator;
 mod pause;
 mod pruning;
