@@ -16,6 +16,7 @@ mod many;
 mod namespaced;
 mod operator;
 mod pause;
+mod predecessor;
 mod pruning;
 mod quiet;
 mod reports;
