@@ -202,6 +202,8 @@ async fn reconcile(model: Arc<Guarded>, context: Arc<Context>) -> Result<Action,
         span.record("otel.status_code", "ERROR");
     }
     context.metrics.reconciled(reason, started.elapsed());
+    let version = model.meta().resource_version.as_deref();
+    span.in_scope(|| debug!(version, reason, "reconciled"));
     if outcome.is_ok() {
         context.succeeded(&ObjectRef::from_obj(&*model));
     }

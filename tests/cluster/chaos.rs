@@ -7,7 +7,8 @@
 use std::time::Duration;
 
 use embark_tests::{
-    ApiProxy, Random, api_proxy::Fault, cluster::ControlPlane, operator::Operator, sidecar::until,
+    ApiProxy, Random, api_proxy::Fault, cluster::ControlPlane, note, operator::Operator,
+    sidecar::until,
 };
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -16,8 +17,8 @@ use crate::world::{INSTANCE, MODELS, STATUS, World, conditions, lines, model, na
 
 /// Names of models: few, so that one is often made anew while the children of the last are not gone yet.
 const NAMES: usize = 8;
-/// Deeds between two blows at something larger.
-const DEEDS: u64 = 250;
+/// Between two blows at something larger: in the shortest run there is time for each kind.
+const BETWEEN: Duration = Duration::from_secs(8);
 /// Operators that are asked one after the other whether there is something to do.
 const LOOKS: usize = 8;
 
@@ -96,38 +97,49 @@ async fn deed(world: &World, random: &mut Random) {
 }
 
 /// What happens to the operator or the API server.
-async fn blow(
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Blow {
+    RestartServer,
+    KillOperator,
+    HandOver,
+    Trouble(Fault),
+}
+
+/// One of each kind.
+const BLOWS: [Blow; 10] = [
+    Blow::RestartServer,
+    Blow::KillOperator,
+    Blow::HandOver,
+    Blow::Trouble(Fault::Refuse(409)),
+    Blow::Trouble(Fault::Refuse(500)),
+    Blow::Trouble(Fault::Refuse(503)),
+    Blow::Trouble(Fault::Throttle(1)),
+    Blow::Trouble(Fault::NoAnswer),
+    Blow::Trouble(Fault::LoseAnswer),
+    Blow::Trouble(Fault::EmptyWatch),
+];
+
+async fn strike(
     plane: &ControlPlane,
     operator: Operator,
-    trouble: (&ApiProxy, &mut Random),
+    (proxy, blow): (&ApiProxy, Blow),
 ) -> Operator {
-    let (proxy, random) = trouble;
-    match random.below(4) {
-        0 => {
+    match blow {
+        Blow::RestartServer => {
             plane.stop_component("kube-apiserver").await;
             plane.start_component("kube-apiserver").await;
             operator
         }
-        1 => {
+        Blow::KillOperator => {
             operator.signal("KILL").await;
             operator.another_through(proxy, &format!("after-{}", operator.id())).await
         }
-        2 => {
+        Blow::HandOver => {
             let next = operator.another_through(proxy, &format!("after-{}", operator.id())).await;
             operator.stop_after_restarts().await;
             next
         }
-        _ => {
-            let faults = [
-                Fault::Refuse(409),
-                Fault::Refuse(500),
-                Fault::Refuse(503),
-                Fault::Throttle(1),
-                Fault::NoAnswer,
-                Fault::LoseAnswer,
-                Fault::EmptyWatch,
-            ];
-            let fault = faults[random.index(faults.len())];
+        Blow::Trouble(fault) => {
             proxy.inject(10, fault, move |call| {
                 call.is_write() != (fault == Fault::EmptyWatch) && call.resource != "leases"
             });
@@ -197,14 +209,26 @@ async fn world_is_what_the_models_say_after_chaos() {
     let world = World::of(&namespace).await;
     let (mut operator, proxy) = Operator::start_through_proxy(&namespace).await;
     let (began, mut deeds) = (Instant::now(), 0_u64);
-    while began.elapsed() < lasts() {
+    let (mut next, mut left, mut struck) = (began + BETWEEN, Vec::new(), Vec::new());
+    // However slow the machine is, each kind comes once.
+    while began.elapsed() < lasts() || struck.len() < BLOWS.len() {
         deed(&world, &mut random).await;
         deeds += 1;
-        if random.below(DEEDS) == 0 {
-            operator = blow(&plane, operator, (&proxy, &mut random)).await;
+        if Instant::now() < next {
+            continue;
         }
+        if left.is_empty() {
+            left = BLOWS.to_vec();
+            random.shuffle(&mut left);
+        }
+        let blow = left.pop().expect("it was filled");
+        operator = strike(&plane, operator, (&proxy, blow)).await;
+        struck.push(blow);
+        next = Instant::now() + BETWEEN;
     }
-    println!("{deeds} deeds, {} requests of the operator", proxy.mark());
+    note(&format!("{deeds} deeds, {} requests of the operator", proxy.mark()));
+    let missing: Vec<_> = BLOWS.iter().filter(|blow| !struck.contains(blow)).collect();
+    assert!(missing.is_empty(), "{missing:?} did not happen: {struck:?}");
     proxy.clear();
     let mut differences = Vec::new();
     let at_rest = tokio::time::timeout(embark_tests::sidecar::LIMIT, async {
@@ -235,7 +259,7 @@ async fn has_nothing_to_do(world: &World, mut operator: Operator, proxy: &ApiPro
         let mark = proxy.mark();
         let another = operator.another_through(proxy, &format!("look-{look}")).await;
         operator.stop_after_restarts().await;
-        until("each is reconciled", async || another.reconciles().await >= count).await;
+        until("each is reconciled", async || another.all_reconciles().await >= count).await;
         let writes = proxy.writes(mark, world.namespace());
         let of_children: Vec<_> =
             writes.iter().filter(|write| write.resource != STATUS).cloned().collect();

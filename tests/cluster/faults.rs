@@ -131,7 +131,10 @@ async fn watches_that_break_end_or_expire_are_begun_again_and_nothing_is_missed(
         let right = grace(&world).await;
         // What happens now is heard of by no watch that is open.
         let is_ours = |call: &Call| call.verb == Verb::Watch;
-        assert!(proxy.order(Order::Mute, is_ours).await >= WATCHED);
+        until("every watch is open, and mute", async || {
+            proxy.order(Order::Mute, is_ours).await >= WATCHED
+        })
+        .await;
         let wrong = json!({"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 1}}}});
         world.merge("deployments", NAME, &wrong).await.unwrap();
         world.delete("configmaps", "quickstart-policy").await.unwrap();

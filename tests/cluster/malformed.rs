@@ -85,7 +85,7 @@ async fn malformed_models_stop_nobody_and_are_told() {
     let mark = proxy.mark();
     let again = operator.another_through(&proxy, "again").await;
     operator.stop().await;
-    until("each is reconciled", async || again.reconciles().await >= 5.0).await;
+    until("each is reconciled", async || again.all_reconciles().await >= 5.0).await;
     let renewed = |call: &Call| call.is(Verb::Update, "leases") && call.code == 200;
     until("time has passed", async || proxy.since(mark, renewed).len() >= 4).await;
     let told = proxy.writes(mark, world.namespace());

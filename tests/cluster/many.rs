@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use embark_tests::{api_proxy::Call, cluster::ControlPlane, operator::Operator, sidecar::until};
+use embark_tests::{
+    api_proxy::Call, cluster::ControlPlane, note, operator::Operator, sidecar::until,
+};
 use serde_json::json;
 use tokio::{task::JoinSet, time::Instant};
 
@@ -36,7 +38,7 @@ async fn five_hundred_models_cost_fifteen_requests_each_and_little_memory() {
         making.spawn(async move { world.model(&format!("model-{model}"), &json!({})).await });
     }
     making.join_all().await;
-    println!("{MODELS} models were made in {:?}", began.elapsed());
+    note(&format!("{MODELS} models were made in {:?}", began.elapsed()));
     until("every model is told of", async || {
         let told = proxy.since(mark, |call| call.resource == STATUS && call.code == 200);
         told.iter().map(|call| &call.name).collect::<BTreeSet<_>>().len() == MODELS
@@ -44,12 +46,12 @@ async fn five_hundred_models_cost_fifteen_requests_each_and_little_memory() {
     .await;
     let is_ours = |call: &Call| call.namespace == world.namespace() && call.resource != "leases";
     let calls = proxy.since(mark, is_ours);
-    println!(
+    note(&format!(
         "all were told of after {:?}, by {} requests; the operator has {} MiB",
         began.elapsed(),
         calls.len(),
         resident_bytes(&operator) >> 20,
-    );
+    ));
     let bound = REQUESTS * MODELS;
     assert!(calls.len() <= bound, "{} requests:\n{}", calls.len(), lines(&calls[..60]));
     assert!(resident_bytes(&operator) <= MEMORY, "{} bytes", resident_bytes(&operator));
@@ -57,10 +59,10 @@ async fn five_hundred_models_cost_fifteen_requests_each_and_little_memory() {
     let again = operator.another_through(&proxy, "again").await;
     operator.stop().await;
     let mark = proxy.mark();
-    until("every model is reconciled", async || again.reconciles().await >= 500.0).await;
+    until("every model is reconciled", async || again.all_reconciles().await >= 500.0).await;
     let calls = proxy.since(mark, is_ours);
     assert!(calls.is_empty(), "{} requests:\n{}", calls.len(), lines(&calls));
     assert!(resident_bytes(&again) <= MEMORY, "{} bytes", resident_bytes(&again));
-    println!("after a restart the operator has {} MiB", resident_bytes(&again) >> 20);
+    note(&format!("after a restart the operator has {} MiB", resident_bytes(&again) >> 20));
     again.stop().await;
 }

@@ -31,10 +31,8 @@ async fn second_reconcile_changes_no_child() {
         assert!(names.iter().any(|name| name.starts_with(part)), "{part}: {names:?}");
     }
     until("nothing is left to apply", async || {
-        let before = alone.operator.reconciles().await;
         let applied = alone.operator.metric(APPLIES).await;
-        namespace.kubectl(["annotate", "embm/quickstart", "--overwrite", &touched(before)]).await;
-        alone.operator.reconciles_again(before).await;
+        alone.operator.reconciles(&namespace, "quickstart").await;
         alone.operator.metric(APPLIES).await <= applied
     })
     .await;
@@ -100,16 +98,15 @@ async fn replicas_are_the_autoscalers_as_long_as_there_is_one() {
     assert_eq!(autoscaler["spec"]["metrics"][0]["type"], "ContainerResource");
     // As the autoscaler's controller does it.
     namespace.kubectl(["scale", "deployment/quickstart", "--replicas=4"]).await;
-    let before = alone.operator.reconciles().await;
     let mut changed = autoscaled.clone();
     changed["spec"]["cache"]["ttl"] = "1h".into();
     namespace.apply(&changed).await.unwrap();
-    alone.operator.reconciles_again(before).await;
+    alone.operator.reconciles(&namespace, "quickstart").await;
     settled(&namespace).await;
     assert_eq!(replicas(&namespace).await, 4);
     alone.stop().await;
     let alone = Alone::start(&namespace).await;
-    until("it has reconciled", async || alone.operator.reconciles().await > 0.0).await;
+    alone.operator.reconciles(&namespace, "quickstart").await;
     settled(&namespace).await;
     assert_eq!(replicas(&namespace).await, 4);
     // Without it they are the spec's, and kubectl scale sets those.
@@ -217,11 +214,6 @@ pub(super) async fn start(prefix: &str) -> (Namespace, Alone) {
 
 pub(super) async fn apply_quickstart(namespace: &Namespace) {
     namespace.apply(&quickstart(&json!({}))).await.unwrap();
-}
-
-/// An annotation that is another each time.
-pub(super) fn touched(reconciles: f64) -> String {
-    format!("example.com/touched={reconciles}")
 }
 
 /// The quick start with another spec on top.

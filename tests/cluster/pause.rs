@@ -25,7 +25,6 @@ async fn paused_model_is_left_alone_until_it_goes_on() {
     })
     .await;
     let mark = proxy.mark();
-    let before = alone.operator.reconciles().await;
     world
         .merge(
             "services",
@@ -34,14 +33,13 @@ async fn paused_model_is_left_alone_until_it_goes_on() {
         )
         .await
         .unwrap();
-    alone.operator.reconciles_again(before).await;
-    let before = alone.operator.reconciles().await;
+    alone.operator.reconciles(&namespace, NAME).await;
     world.edit(NAME, &json!({"replicas": 3, "cache": {"ttl": "1h"}})).await;
     world.delete("configmaps", "quickstart-policy").await.unwrap();
-    alone.operator.reconciles_again(before).await;
+    alone.operator.reconciles(&namespace, NAME).await;
     // Not even another operator's first look touches it.
     let alone = alone.restart(async {}).await;
-    until("it was looked at", async || alone.operator.reconciles().await > 0.0).await;
+    alone.operator.reconciles(&namespace, NAME).await;
     let writes = proxy.writes(mark, world.namespace());
     let is_telling = |resource: &str| ["embeddingmodels/status", "events"].contains(&resource);
     assert!(writes.iter().all(|write| is_telling(&write.resource)), "{writes:?}");

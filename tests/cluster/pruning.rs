@@ -7,6 +7,8 @@ use super::operator::{condition, quickstart, settled, start};
 
 /// Changes of what rolls pods: more than revisions are kept.
 const CHANGES: usize = 5;
+/// The present revision, and those that can be rolled back to.
+const REVISIONS: usize = 3;
 
 #[tokio::test]
 async fn account_and_contracts_that_no_revision_needs_are_deleted() {
@@ -30,7 +32,7 @@ async fn account_and_contracts_that_no_revision_needs_are_deleted() {
     }
     until("contracts without a revision are gone", async || {
         let contracts = names(&namespace, "configmaps", "embark.dev/role=pool-contract").await;
-        (1..=CHANGES).contains(&contracts)
+        (1..=REVISIONS).contains(&contracts)
     })
     .await;
     let ours = "app.kubernetes.io/instance=quickstart";

@@ -29,16 +29,16 @@ async fn second_reconcile_and_a_restart_write_nothing() {
     }
     world.rest(&proxy).await;
     pods_are_told(&world, 2).await;
-    let (mark, before) = (proxy.mark(), operator.reconciles().await);
+    let (mark, before) = (proxy.mark(), operator.all_reconciles().await);
     for (name, _) in &models {
         let touched = json!({"metadata": {"annotations": {"example.com/touched": "again"}}});
         world.merge(crate::world::MODELS, name, &touched).await.unwrap();
     }
     let expected = before + 3.0;
-    until("each is reconciled", async || operator.reconciles().await >= expected).await;
+    until("each is reconciled", async || operator.all_reconciles().await >= expected).await;
     let again = operator.another_through(&proxy, "again").await;
     operator.stop().await;
-    until("each is reconciled again", async || again.reconciles().await >= 3.0).await;
+    until("each is reconciled again", async || again.all_reconciles().await >= 3.0).await;
     let writes = proxy.writes(mark, world.namespace());
     assert!(writes.is_empty(), "{}", lines(&writes));
     again.stop().await;

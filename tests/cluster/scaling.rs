@@ -117,6 +117,23 @@ async fn replicas_that_somebody_edits_are_put_back_unless_an_autoscaler_has_them
     alone.stop().await;
 }
 
+#[tokio::test]
+async fn autoscaling_that_is_switched_on_at_no_replicas_begins_with_the_least() {
+    let namespace = ControlPlane::shared().await.namespace("from-zero").await;
+    let (alone, proxy) = Alone::start_through_proxy(&namespace).await;
+    let world = World::of(&namespace).await;
+    world.model(NAME, &json!({"replicas": 0})).await;
+    world.rest(&proxy).await;
+    let replicas = Replicas::follow(&namespace).await;
+    assert_eq!(replicas.come_to(0).await, [0]);
+    // Kubernetes' autoscaler leaves a Deployment alone that has none.
+    world.edit(NAME, &json!({"autoscaling": {"minReplicas": 2, "maxReplicas": 4}})).await;
+    assert_eq!(replicas.come_to(2).await, [0, 2]);
+    world.rest(&proxy).await;
+    assert_eq!(replicas.come_to(2).await, [2]);
+    alone.stop().await;
+}
+
 /// As the autoscaler's controller does it.
 async fn scale(world: &World, replicas: i32) {
     let wanted = json!({"spec": {"replicas": replicas}});

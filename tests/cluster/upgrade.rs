@@ -27,7 +27,7 @@ struct Upgrade {
     /// When each was said to be rolled out with the new image.
     finished: BTreeMap<String, Instant>,
     _plane: ControlPlane,
-    _namespace: Namespace,
+    namespace: Namespace,
 }
 
 // === impl Upgrade ===
@@ -52,7 +52,15 @@ impl Upgrade {
         let next = operator.another_with_image("next", (&proxy, NEXT)).await;
         operator.stop().await;
         let finished = BTreeMap::new();
-        Upgrade { world, next, proxy, finished, _plane: plane, _namespace: namespace }
+        Upgrade { world, next, proxy, finished, _plane: plane, namespace }
+    }
+
+    /// Kills the operator, and waits until another leads.
+    async fn kill(mut self) -> Upgrade {
+        let again = self.next.another_with_image("again", (&self.proxy, NEXT)).await;
+        std::mem::replace(&mut self.next, again).kill().await;
+        self.next.wait_for_line("\"leading\"").await;
+        self
     }
 
     /// Those with the new image that are not rolled out, and those that wait.
@@ -104,6 +112,29 @@ async fn operator_upgrade_rolls_at_most_five_models_at_a_time() {
     let (rolling, waiting) = upgrade.rolling_and_waiting().await;
     assert_eq!((rolling.len(), waiting.len()), (0, 0));
     assert_eq!(upgrade.most_at_a_time(), AT_A_TIME);
+    upgrade.next.stop().await;
+}
+
+#[tokio::test]
+async fn leader_that_follows_one_that_was_killed_begins_no_sixth() {
+    let upgrade = Upgrade::start().await;
+    until("as many roll as may", async || upgrade.rolling_and_waiting().await.0.len() >= AT_A_TIME)
+        .await;
+    let mut upgrade = upgrade.kill().await;
+    let names = |all: &[Value]| all.iter().map(|one| name(one).to_owned()).collect::<Vec<_>>();
+    let (rolling, waiting) = upgrade.rolling_and_waiting().await;
+    assert_eq!((rolling.len(), waiting.len()), (AT_A_TIME, MODELS - AT_A_TIME));
+    for model in names(&waiting) {
+        upgrade.next.reconciles(&upgrade.namespace, &model).await;
+    }
+    let now = upgrade.rolling_and_waiting().await;
+    assert_eq!([names(&now.0), names(&now.1)], [names(&rolling), names(&waiting)]);
+    // It has not forgotten the others: one that is done makes room for the next.
+    upgrade.finish(&rolling[0]).await;
+    until("a sixth begins", async || {
+        upgrade.rolling_and_waiting().await.1.len() == waiting.len() - 1
+    })
+    .await;
     upgrade.next.stop().await;
 }
 

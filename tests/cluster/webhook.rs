@@ -99,6 +99,15 @@ async fn dry_run_and_templates_of_workloads_are_answered_alike() {
 async fn pod_that_cannot_have_a_sidecar_is_refused_by_a_sentence() {
     let (namespace, injection) = start("refusals").await;
     let refused = async |pod: Value| namespace.apply(&pod).await.unwrap_err();
+    // The API server does not go by a configuration at once. Until then, pods are made.
+    until("the API server asks the webhook", async || {
+        let applied = namespace.apply(&asking("none", "absent")).await;
+        if applied.is_ok() {
+            namespace.kubectl(["delete", "pod", "none"]).await;
+        }
+        applied.is_err_and(|message| message.contains("denied the request"))
+    })
+    .await;
     let message = refused(asking("none", "absent")).await;
     let there = format!("no EmbeddingModel \"absent\" in namespace {}", namespace.name());
     assert!(message.contains(&there) && message.contains("which has none"), "{message}");

@@ -162,6 +162,7 @@ impl World {
             "poddisruptionbudgets" => "/apis/policy/v1",
             "events" => "/apis/events.k8s.io/v1",
             "leases" => "/apis/coordination.k8s.io/v1",
+            "networkpolicies" => "/apis/networking.k8s.io/v1",
             _ => "/api/v1",
         };
         let (kind, sub) = kind.split_once('/').unwrap_or((kind, ""));

@@ -1,5 +1,5 @@
-//! Models that are made, edited and deleted at random, pods and children that are deleted at random, while the kubelet and the
-//! operator restart: once it is over, the pods that run are those that the models ask for, and nothing else is left.
+//! Models that are made, edited and deleted at random, pods and children that are deleted at random, while the kubelet, the
+//! API server and the operator restart: once it is over, the pods that run are those that the models ask for, and nothing else is left.
 //!
 //! It takes services away under which no other test could run, so it has a binary and with it a node of its own.
 //!
@@ -11,9 +11,9 @@
 #[expect(dead_code, reason = "there is no proxy, and fewer kinds of trouble")]
 mod world;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use embark_tests::{Random, cluster::Node, release::Release, sidecar::until};
+use embark_tests::{Random, cluster::Node, note, release::Release, sidecar::until};
 use serde_json::{Value, json};
 use tokio::time::{Instant, interval};
 
@@ -21,6 +21,10 @@ use self::world::{INSTANCE, MODELS, World, conditions, is_told, model, name};
 
 /// Names of models.
 const NAMES: usize = 2;
+/// Between two blows at something larger: in the shortest run there is time for each kind.
+const BETWEEN: Duration = Duration::from_secs(20);
+/// What restarts.
+const BLOWS: [&str; 3] = ["kubelet", "kube-apiserver", "operator"];
 /// Revisions of a pool that keep their contract: the present one, and two that can be rolled back to.
 const REVISIONS: usize = 3;
 
@@ -110,22 +114,36 @@ async fn pods_are_what_the_models_say_after_chaos_with_kubelet_restarts() {
     let namespace = node.restricted_namespace("chaos").await;
     let world = World::of(&namespace).await;
     let (began, mut deeds) = (Instant::now(), 0_u64);
+    let (mut next, mut left, mut struck) = (began + BETWEEN, Vec::new(), BTreeSet::new());
     let mut ticks = interval(Duration::from_secs(1));
-    while began.elapsed() < lasts() {
+    // However slow the machine is, each kind comes once.
+    while began.elapsed() < lasts() || struck.len() < BLOWS.len() {
         ticks.tick().await;
         deed(&world, &mut random).await;
         deeds += 1;
-        match random.below(30) {
-            0..2 => {
-                node.stop_component("kubelet").await;
-                deed(&world, &mut random).await;
-                node.start_component("kubelet").await;
-            }
-            2 => release.restart_operator().await,
-            _ => {}
+        if Instant::now() < next {
+            continue;
         }
+        if left.is_empty() {
+            left = BLOWS.to_vec();
+            random.shuffle(&mut left);
+        }
+        let blow = left.pop().expect("it was filled");
+        match blow {
+            "operator" => release.restart_operator().await,
+            component => {
+                node.stop_component(component).await;
+                if component == "kubelet" {
+                    deed(&world, &mut random).await;
+                }
+                node.start_component(component).await;
+            }
+        }
+        struck.insert(blow);
+        next = Instant::now() + BETWEEN;
     }
-    println!("{deeds} deeds");
+    note(&format!("{deeds} deeds"));
+    assert_eq!(struck, BTreeSet::from(BLOWS));
     // However it went: one model to look at.
     world.create(MODELS, &model("chaos-last", &spec(&mut random))).await.unwrap();
     until("every model is as it says, and nothing is orphaned", async || {

@@ -20,6 +20,7 @@ pub mod refusal;
 pub mod release;
 pub mod rights;
 pub mod sidecar;
+pub mod speaker;
 
 pub use api_proxy::ApiProxy;
 pub use authority::Authority;
@@ -28,3 +29,17 @@ pub use manifest::Manifest;
 pub use mount::Mount;
 pub use random::Random;
 pub use sidecar::Sidecar;
+pub use speaker::Speaker;
+
+use std::io::Write as _;
+
+/// Tells the person who waits something of a test that passes: what it prints is shown of those that fail alone. `tests/run`
+/// has a file for it.
+pub fn note(line: &str) {
+    // Not by a macro, whose output is captured.
+    let _ = writeln!(std::io::stderr(), "{line}");
+    if let Some(file) = std::env::var_os("STAGE_NOTES") {
+        let file = std::fs::File::options().create(true).append(true).open(file);
+        let _ = file.and_then(|mut file| writeln!(file, "{line}"));
+    }
+}

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, process::Stdio, sync::Arc};
 
 use parking_lot::Mutex;
+use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::{Child, ChildStderr, Command},
@@ -56,6 +57,8 @@ static TURN: AsyncMutex<()> = AsyncMutex::const_new(());
 const IMAGE: &str = "localhost/embark-sidecar:test";
 /// What of its log a failed test shows.
 const LOG_TAIL_LINES: usize = 40;
+/// An annotation that is another each time.
+const TOUCHED: &str = "example.com/touched";
 /// The release's name that the chart's roles are rendered for.
 const RELEASE: &str = "embark";
 
@@ -105,8 +108,7 @@ impl Alone {
 impl Launch {
     /// With the roles of the chart.
     async fn of_chart(namespace: &Namespace) -> Launch {
-        let permissions =
-            render(namespace.plane(), namespace.name(), &["service_account", "rbac"]).await;
+        let permissions = render(namespace.plane(), namespace.name(), &ROLES).await;
         Self::new(namespace, &permissions).await
     }
 
@@ -133,6 +135,19 @@ impl Operator {
     /// Applies the definition and the chart's roles, and starts an operator as the chart's service account.
     pub async fn start(namespace: &Namespace) -> Operator {
         Self::launch(Launch::of_chart(namespace).await).await
+    }
+
+    /// Starts an operator with a webhook, with the roles of the chart as these values make them, and with more arguments.
+    pub async fn start_with(namespace: &Namespace, values: &[&str], more: &[&str]) -> Operator {
+        let (plane, name) = (namespace.plane(), namespace.name());
+        let files = ["service_account", "rbac", "webhook"];
+        let permissions = render_with(plane, name, (&files, values)).await;
+        let mut arguments = vec![
+            "--webhook-listen=127.0.0.1:0".to_owned(),
+            format!("--webhook-configuration={RELEASE}-{name}-injection"),
+        ];
+        arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
+        Self::start_permitted(namespace, &permissions, arguments).await
     }
 
     /// Starts an operator with these permissions and more arguments.
@@ -231,13 +246,34 @@ impl Operator {
         values.sum()
     }
 
-    /// Waits until it has reconciled more often than it had when the test looked.
-    pub async fn reconciles_again(&self, since: f64) {
-        until("the operator reconciles", async || self.reconciles().await > since).await;
+    /// Touches a model, and waits until the operator has reconciled it as it is then. What it counts is of every namespace.
+    pub async fn reconciles(&self, namespace: &Namespace, model: &str) {
+        let level = "embark_operator::controller=debug,info";
+        let (code, _) = crate::sidecar::http_put(&self.address, "/log-level", level).await;
+        assert_eq!(code, 200);
+        let object = format!("embm/{model}");
+        let touched = format!("{TOUCHED}={}.{}", self.id(), self.log().len());
+        let touch = ["annotate", &object, "--overwrite", &touched, "--output=json"];
+        let touched: Value = serde_json::from_str(&namespace.kubectl(touch).await).expect("JSON");
+        let version =
+            |value: &Value| value.as_str().and_then(|version| version.parse::<u64>().ok());
+        let since = version(&touched["metadata"]["resourceVersion"]).expect("it has a version");
+        let is_it = |line: &Value| {
+            let of = |span: &Value| span["model"] == model && span["namespace"] == namespace.name();
+            line["message"] == "reconciled"
+                && version(&line["version"]) >= Some(since)
+                && line["spans"].as_array().is_some_and(|spans| spans.iter().any(of))
+        };
+        until(&format!("{model} is reconciled as of {since}"), async || {
+            let log = self.log();
+            let lines = log.lines().filter(|line| line.contains("\"reconciled\""));
+            lines.filter_map(|line| serde_json::from_str(line).ok()).any(|line| is_it(&line))
+        })
+        .await;
     }
 
-    /// How often it has reconciled.
-    pub async fn reconciles(&self) -> f64 {
+    /// How often it has reconciled, in every namespace: on a control plane that others use too, it says nothing of a test's.
+    pub async fn all_reconciles(&self) -> f64 {
         self.metric("embark_operator_reconciles_total").await
     }
 
@@ -278,7 +314,7 @@ impl Operator {
     }
 
     /// The address in the line of its log that has this in it.
-    pub(crate) fn logged_address(&self, part: &str) -> String {
+    pub fn logged_address(&self, part: &str) -> String {
         let log = self.log();
         let line = log.lines().find(|line| line.contains(part)).expect("it was waited for");
         let line: serde_json::Value = serde_json::from_str(line).expect("the log is JSON");
@@ -312,11 +348,23 @@ pub async fn apply_definition(plane: &ControlPlane) {
 
 /// These templates of the chart, such as its roles and bindings, for an operator in this namespace.
 pub(crate) async fn render(plane: &ControlPlane, namespace: &str, files: &[&str]) -> String {
+    render_with(plane, namespace, (files, &[])).await
+}
+
+/// The same with these values, as Helm's `--set` takes them.
+async fn render_with(
+    plane: &ControlPlane,
+    namespace: &str,
+    (files, values): (&[&str], &[&str]),
+) -> String {
     let mut template = plane.command("helm");
     template.arg("template").arg(RELEASE).arg(programs::root().join("charts/embark"));
     template.args(["--namespace", namespace]);
     for file in files {
         template.arg("--show-only").arg(format!("templates/{file}.yaml"));
+    }
+    for value in values {
+        template.args(["--set", value]);
     }
     let rendered = programs::run(template, b"").await;
     assert_eq!(rendered.code, 0, "{}", rendered.errors);

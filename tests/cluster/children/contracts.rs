@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use embark_tests::{cluster::Namespace, sidecar::until};
 use serde_json::{Value, json};
 
-use crate::operator::{apply_quickstart, get, quickstart, settled, start, touched};
+use crate::operator::{apply_quickstart, get, quickstart, settled, start};
 
 /// Revisions of a Deployment that are kept beside the present one.
 const KEPT: usize = 2;
@@ -33,9 +33,7 @@ async fn contract_of_a_pod_stays_while_the_next_ones_do_not_come_up() {
         change(&namespace, 1, megabytes).await;
     }
     until("each has a pod or had one", async || mounted(&namespace).await.len() == 5).await;
-    let before = alone.operator.reconciles().await;
-    namespace.kubectl(["annotate", "embm/quickstart", &touched(before)]).await;
-    alone.operator.reconciles_again(before).await;
+    alone.operator.reconciles(&namespace, "quickstart").await;
     settled(&namespace).await;
     assert_eq!(contracts(&namespace).await, mounted(&namespace).await);
     alone.stop().await;

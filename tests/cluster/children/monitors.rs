@@ -6,12 +6,12 @@ use embark_tests::{
 };
 use serde_json::{Value, json};
 
-use crate::operator::{apply_quickstart, get, patch, settled, start, touched};
+use crate::operator::{apply_quickstart, get, patch, settled, start};
 
 const MONITOR: &str = "podmonitors.monitoring.coreos.com/quickstart";
 
 /// The kind's definition, as far as it matters here.
-pub(super) struct Kind;
+pub(crate) struct Kind;
 
 #[tokio::test]
 async fn pod_monitor_comes_with_its_kind_and_goes_with_its_model() {
@@ -45,9 +45,7 @@ async fn pod_monitor_comes_with_its_kind_and_goes_with_its_model() {
 
     kind.remove(namespace.plane()).await;
     until("the operator goes on without the kind", async || {
-        let before = alone.operator.reconciles().await;
-        namespace.kubectl(["annotate", "embm/quickstart", "--overwrite", &touched(before)]).await;
-        alone.operator.reconciles_again(before).await;
+        alone.operator.reconciles(&namespace, "quickstart").await;
         reason(&namespace).await == "RollingOut"
     })
     .await;
@@ -63,7 +61,7 @@ async fn pod_monitor_comes_with_its_kind_and_goes_with_its_model() {
 
 impl Kind {
     /// Brings the kind to a cluster. Whoever does it has the cluster's one operator.
-    pub(super) async fn define(plane: &ControlPlane) -> Kind {
+    pub(crate) async fn define(plane: &ControlPlane) -> Kind {
         let definition = json!({
             "apiVersion": "apiextensions.k8s.io/v1",
             "kind": "CustomResourceDefinition",
@@ -94,7 +92,7 @@ impl Kind {
     }
 
     /// Takes it away, with every object of it.
-    pub(super) async fn remove(self, plane: &ControlPlane) {
+    pub(crate) async fn remove(self, plane: &ControlPlane) {
         plane.kubectl(["delete", "crd/podmonitors.monitoring.coreos.com"]).await;
     }
 }

@@ -4,25 +4,32 @@ use embark_tests::{cluster::Namespace, sidecar::until};
 use serde_json::{Value, json};
 
 use super::monitors::Kind;
-use crate::operator::{condition, get, quickstart, settled, start, touched};
+use crate::operator::{condition, get, quickstart, settled, start};
 
 #[tokio::test]
 async fn child_of_no_kind_is_taken_from_somebody_else() {
     let (namespace, alone) = start("taken-kinds").await;
     let kind = Kind::define(namespace.plane()).await;
+    nothing_is_taken(&namespace).await;
+    kind.remove(namespace.plane()).await;
+    alone.stop().await;
+}
+
+/// Puts something of somebody else's where each child would be, and takes it away again.
+pub(crate) async fn nothing_is_taken(namespace: &Namespace) {
     let asked = quickstart(&json!({
         "autoscaling": {"maxReplicas": 3},
         "networkPolicy": {"from": []},
     }));
     // The contract of a pool is named by its hash: the operator says by which.
     namespace.apply(&asked).await.unwrap();
-    settled(&namespace).await;
+    settled(namespace).await;
     let contract = "--selector=embark.dev/role=pool-contract";
     let contract = namespace.kubectl(["get", "configmaps", contract, "--output=name"]).await;
     namespace.kubectl(["delete", "embm/quickstart"]).await;
     let children = children(contract.trim().trim_start_matches("configmap/"));
     for child in &children {
-        until("its place is free", async || get(&namespace, &object(child)).await.is_null()).await;
+        until("its place is free", async || get(namespace, &object(child)).await.is_null()).await;
         namespace.apply(child).await.unwrap();
     }
     namespace.apply(&asked).await.unwrap();
@@ -33,25 +40,23 @@ async fn child_of_no_kind_is_taken_from_somebody_else() {
             object.replace('/', " ")
         );
         until("it is said", async || {
-            let ready = condition(&namespace, "Ready").await;
+            let ready = condition(namespace, "Ready").await;
             ready["reason"] == "NameTaken" && ready["message"] == sentence.as_str()
         })
         .await;
-        let found = get(&namespace, &object).await;
+        let found = get(namespace, &object).await;
         assert_eq!(found["metadata"]["labels"], json!({"team": "others"}), "{found}");
         assert!(found["metadata"].get("ownerReferences").is_none(), "{found}");
         namespace.kubectl(["delete", &object]).await;
         // It would be tried again by itself, with longer and longer waits.
-        let before = alone.operator.reconciles().await;
-        namespace.kubectl(["annotate", "embm/quickstart", "--overwrite", &touched(before)]).await;
-        until("it is made", async || is_ours(&namespace, &object).await).await;
+        let touched = format!("example.com/touched={}", found["metadata"]["uid"]);
+        namespace.kubectl(["annotate", "embm/quickstart", "--overwrite", &touched]).await;
+        until("it is made", async || is_ours(namespace, &object).await).await;
     }
     until("nothing is in the way any more", async || {
-        condition(&namespace, "Ready").await["reason"] == "RollingOut"
+        condition(namespace, "Ready").await["reason"] == "RollingOut"
     })
     .await;
-    kind.remove(namespace.plane()).await;
-    alone.stop().await;
 }
 
 /// An object of each name that the quick start's children have, in the order in which they are applied.

@@ -93,11 +93,7 @@ fn pods_that_the_cluster_refuses_are_told_of_in_its_words() {
 
 #[test]
 fn hits_are_those_of_all_pods_and_worth_a_write() {
-    let hitting = |name: &str, hits, items| {
-        let mut pod = ready(name);
-        pod.report.as_mut().unwrap().as_mut().unwrap().cache = Some(cache(hits, items));
-        pod
-    };
+    let hitting = |name: &str, hits, items| caching(name, cache(hits, items));
     let percent = |pods| said(deployment(2, 2, 2), pods).cache.unwrap().hit_percent;
     assert_eq!(percent(vec![hitting("a", 90, 100), hitting("b", 0, 0)]), Some(90));
     assert_eq!(percent(vec![hitting("a", 90, 100), hitting("b", 10, 300)]), Some(25));
@@ -107,6 +103,52 @@ fn hits_are_those_of_all_pods_and_worth_a_write() {
     let mut grown = of(10);
     grown.cache.as_mut().unwrap().entries += 1;
     assert!(is_same(&of(10), &grown));
+}
+
+#[test]
+fn a_disk_that_remembers_nothing_is_told_of_in_the_pods_words_and_leaves_the_model_ready() {
+    let mut degraded = cache(0, 0);
+    degraded.disk.state = DiskState::Degraded;
+    degraded.disk.message = "No space left on device (os error 28)".to_owned();
+    // It outweighs a policy that is not followed.
+    degraded.message = "the epoch is lower than before".to_owned();
+    let status = said(deployment(2, 2, 2), vec![caching("a", cache(0, 0)), caching("b", degraded)]);
+    let found = condition(&status, "CacheHealthy");
+    assert_eq!((found.status.as_str(), found.reason.as_str()), ("False", "DiskDegraded"));
+    assert_eq!(found.message, "pod b: No space left on device (os error 28)");
+    assert_eq!(condition(&status, "Ready").reason, "Serving");
+}
+
+#[test]
+fn a_policy_that_a_pod_refuses_is_told_of_in_its_words() {
+    let mut refusing = cache(0, 0);
+    refusing.message = "spec.cache.epoch: 1 is lower than 2".to_owned();
+    let status = said(deployment(2, 2, 2), vec![caching("a", refusing), caching("b", cache(0, 0))]);
+    let found = condition(&status, "CacheHealthy");
+    assert_eq!((found.status.as_str(), found.reason.as_str()), ("False", "PolicyRefused"));
+    assert_eq!(found.message, "pod a: spec.cache.epoch: 1 is lower than 2");
+    assert_eq!(condition(&status, "Ready").reason, "Serving");
+}
+
+#[test]
+fn caches_are_healthy_when_no_pod_complains_and_unknown_when_none_has_told() {
+    let status = said(deployment(2, 2, 2), vec![caching("a", cache(0, 0)), ready("b")]);
+    let found = condition(&status, "CacheHealthy");
+    assert_eq!((found.status.as_str(), found.message.as_str()), ("True", "healthy in 1 pods"));
+    let status = said(deployment(1, 1, 1), vec![ready("b")]);
+    let found = condition(&status, "CacheHealthy");
+    assert_eq!((found.status.as_str(), found.reason.as_str()), ("Unknown", "NoReport"));
+}
+
+#[test]
+fn words_that_are_too_long_end_where_it_can_be_seen() {
+    let long = format!("no such layer {}", "é".repeat(3000));
+    let status = said(deployment(1, 1, 0), vec![pod("a", ModelState::Failed, &long)]);
+    for type_ in ["Ready", "ModelVerified"] {
+        let message = &condition(&status, type_).message;
+        assert_eq!(message.chars().count(), 1024);
+        assert!(message.starts_with("pod a: no such layer éé") && message.ends_with("éé…"));
+    }
 }
 
 #[test]
@@ -220,6 +262,12 @@ fn rolling(mut deployment: Deployment) -> Deployment {
 
 fn ready(name: &str) -> PodView {
     pod(name, ModelState::Ready, "")
+}
+
+fn caching(name: &str, cache: CacheReport) -> PodView {
+    let mut pod = ready(name);
+    pod.report.as_mut().unwrap().as_mut().unwrap().cache = Some(cache);
+    pod
 }
 
 fn cache(hits: u64, items: u64) -> CacheReport {
