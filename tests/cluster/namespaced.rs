@@ -16,6 +16,8 @@ use crate::{
 };
 
 const NAME: &str = "quickstart";
+/// Which policy a pod is to follow.
+const POLICY: &str = "embark.dev/policy-hash";
 
 /// A control plane, the operator's own namespace, and others.
 struct Places {
@@ -62,47 +64,9 @@ async fn models_of_the_namespaces_that_are_watched_are_served_and_no_others() {
     for (world, model) in [(&in_a, "before"), (&in_b, NAME)] {
         until("it is served", async || is_served(world, model).await).await;
     }
-    // Each kind of child is made, told from others', and taken away.
     nothing_is_taken(&places.a).await;
-    let without = json!({"autoscaling": null, "networkPolicy": null, "replicas": 0});
-    in_a.edit(NAME, &without).await;
-    for items in 1..=4 {
-        let change = json!({
-            "batching": {"maxItems": items}, "pod": {"serviceAccountName": "default"},
-        });
-        in_a.edit(NAME, &change).await;
-        until("the pods follow", async || {
-            let progressing = in_a.condition(NAME, "Progressing").await;
-            let generation = in_a.get(MODELS, NAME).await["metadata"]["generation"].clone();
-            progressing["reason"] == "RolledOut" && progressing["observedGeneration"] == generation
-        })
-        .await;
-    }
-    for kind in ["horizontalpodautoscalers", "serviceaccounts", "networkpolicies"] {
-        until(&format!("none of the {kind} is left"), async || {
-            in_a.get(kind, NAME).await.is_null()
-        })
-        .await;
-    }
-    until("contracts are taken away", async || {
-        let maps = in_a.list("configmaps").await;
-        let ours = maps.iter().filter(|map| {
-            map["metadata"]["labels"]["embark.dev/role"] == "pool-contract"
-                && map["metadata"]["labels"]["app.kubernetes.io/instance"] == NAME
-        });
-        ours.count() <= 3
-    })
-    .await;
-    // A pod is patched, and its words are told.
-    let pod = pods_of(&in_b, NAME, 1).await.remove(0);
-    let process = speaker(&in_b, NAME).await;
-    process.say(|said| said.policy_hash = "another".to_owned());
-    run(&in_b, &pod, (&process, true)).await;
-    until("the pod is told of its policy", async || {
-        let wanted = &in_b.get(MODELS, NAME).await["status"]["policy"]["desiredHash"];
-        in_b.get("pods", &pod).await["metadata"]["annotations"]["embark.dev/policy-hash"] == *wanted
-    })
-    .await;
+    what_is_not_wanted_goes(&in_a).await;
+    pod_is_told_of_its_policy(&in_b).await;
     // A sidecar is for pods beside the models that are watched. One that is not known is asked for once more.
     let allowed = asked_for(&operator, (&places.a, NAME)).await;
     assert_eq!(allowed["allowed"], true, "{allowed}");
@@ -161,6 +125,52 @@ async fn namespace_that_is_deleted_stops_no_other() {
     again.stop_after_restarts().await;
 }
 
+/// Takes away from a model, which has all of them, the children that it may be without.
+async fn what_is_not_wanted_goes(world: &World) {
+    let without = json!({"autoscaling": null, "networkPolicy": null, "replicas": 0});
+    world.edit(NAME, &without).await;
+    for items in 1..=4 {
+        let change = json!({
+            "batching": {"maxItems": items}, "pod": {"serviceAccountName": "default"},
+        });
+        world.edit(NAME, &change).await;
+        until("the pods follow", async || {
+            let progressing = world.condition(NAME, "Progressing").await;
+            let generation = world.get(MODELS, NAME).await["metadata"]["generation"].clone();
+            progressing["reason"] == "RolledOut" && progressing["observedGeneration"] == generation
+        })
+        .await;
+    }
+    for kind in ["horizontalpodautoscalers", "serviceaccounts", "networkpolicies"] {
+        until(&format!("none of the {kind} is left"), async || {
+            world.get(kind, NAME).await.is_null()
+        })
+        .await;
+    }
+    until("contracts are taken away", async || {
+        let maps = world.list("configmaps").await;
+        let ours = maps.iter().filter(|map| {
+            map["metadata"]["labels"]["embark.dev/role"] == "pool-contract"
+                && map["metadata"]["labels"]["app.kubernetes.io/instance"] == NAME
+        });
+        ours.count() <= 3
+    })
+    .await;
+}
+
+/// The model's one pod is patched when it follows another policy.
+async fn pod_is_told_of_its_policy(world: &World) {
+    let pod = pods_of(world, NAME, 1).await.remove(0);
+    let process = speaker(world, NAME).await;
+    process.say(|said| said.policy_hash = "another".to_owned());
+    run(world, &pod, (&process, true)).await;
+    until("the pod is told of its policy", async || {
+        let wanted = world.get(MODELS, NAME).await["status"]["policy"]["desiredHash"].clone();
+        world.get("pods", &pod).await["metadata"]["annotations"][POLICY] == wanted
+    })
+    .await;
+}
+
 /// What the webhook answers for a pod of a namespace that asks for a model.
 async fn asked_for(operator: &Operator, (namespace, model): (&Namespace, &str)) -> Value {
     let review = json!({
@@ -174,8 +184,8 @@ async fn asked_for(operator: &Operator, (namespace, model): (&Namespace, &str)) 
     });
     let address = operator.logged_address("the webhook listens");
     let mut curl = tokio::process::Command::new("curl");
-    let json = "content-type: application/json";
-    curl.args(["--silent", "--insecure", "--header", json, "--data-binary", "@-"]);
+    let header = "content-type: application/json";
+    curl.args(["--silent", "--insecure", "--header", header, "--data-binary", "@-"]);
     curl.arg(format!("https://{address}/inject"));
     let answer = programs::run(curl, review.to_string().as_bytes()).await;
     let answer: Value = serde_json::from_str(&answer.output).expect("it is a review");

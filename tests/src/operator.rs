@@ -108,7 +108,8 @@ impl Alone {
 impl Launch {
     /// With the roles of the chart.
     async fn of_chart(namespace: &Namespace) -> Launch {
-        let permissions = render(namespace.plane(), namespace.name(), &ROLES).await;
+        let permissions =
+            render(namespace.plane(), namespace.name(), &["service_account", "rbac"]).await;
         Self::new(namespace, &permissions).await
     }
 
