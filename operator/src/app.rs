@@ -139,10 +139,8 @@ pub async fn run(arguments: &args::Run, telemetry: Telemetry) -> Result<(), RunE
         }
     });
     stop.send_replace(true);
-    match timeout(HTTP_GRACE, serving).await {
-        Ok(Ok(Err(error))) => warn!("the port of probes and metrics ended: {error}"),
-        Ok(_) => {}
-        Err(_) => warn!("a client of the port of probes and metrics was left behind"),
+    if timeout(HTTP_GRACE, serving).await.is_err() {
+        warn!("a client of the port of probes and metrics was left behind");
     }
     traces.end().await;
     outcome
