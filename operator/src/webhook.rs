@@ -56,6 +56,8 @@ use crate::{args, metrics::Metrics, port::Port, watches::Scope};
 const PATH: &str = "/inject";
 /// Questions that are judged at a time, which bounds the memory that they take. Others wait; who still sends has no place.
 const AT_A_TIME: usize = 6;
+/// How long a look at the certificate may take. It is a handful of requests.
+const LOOK_WITHIN: Duration = Duration::from_secs(30);
 /// How long a model may be asked for. The API server waits for 5 s.
 const FIND_WITHIN: Duration = Duration::from_secs(3);
 
@@ -167,6 +169,7 @@ impl Webhook {
             namespace: parts.namespace,
             source: settings.source,
             every: settings.every,
+            within: LOOK_WITHIN,
             certificate,
             readiness: readiness.clone(),
             metrics: Arc::clone(&parts.metrics),
