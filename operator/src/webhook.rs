@@ -204,14 +204,25 @@ impl Webhook {
         self.readiness.subscribe()
     }
 
+    /// Waits until a part of it has ended by itself, which none should, and names it.
+    pub(crate) async fn broken(&mut self) -> &'static str {
+        tokio::select! {
+            _ = &mut self.serving => "the webhook's port",
+            _ = &mut self.keeping => "what keeps the webhook's certificate",
+            _ = &mut self.watching => "the webhook's watch of models",
+        }
+    }
+
     /// Says that it ends, answers until the API server has heard of it, and then ends.
     pub(crate) async fn end(self) {
         self.keeping.abort();
         self.readiness.send_replace("the webhook is ending".to_owned());
         sleep_until(Instant::now() + self.drain).await;
         self.stop.send_replace(true);
-        // An error: it has panicked, which was told of.
-        let _ = self.serving.await;
+        // What has ended before was told of.
+        if !self.serving.is_finished() {
+            let _ = self.serving.await;
+        }
         self.watching.abort();
     }
 }
@@ -260,4 +271,34 @@ async fn answer(State(injector): State<Injector>, body: Bytes) -> Response {
     }
     injector.metrics.webhook.answered(word, started.elapsed());
     Json(review::answer(&uid, &outcome)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_ends_is_noticed_and_named() {
+        type Tasks = [JoinHandle<()>; 3];
+        let forever = || tokio::spawn(std::future::pending());
+        let dies = || tokio::spawn(async { panic!("on purpose") });
+        let all: [(Tasks, &str); 3] = [
+            ([dies(), forever(), forever()], "port"),
+            ([forever(), dies(), forever()], "certificate"),
+            ([forever(), forever(), tokio::spawn(async {})], "models"),
+        ];
+        for ([serving, keeping, watching], part) in all {
+            let mut webhook = Webhook {
+                readiness: watch::Sender::default(),
+                stop: watch::Sender::new(false),
+                serving,
+                keeping,
+                watching,
+                drain: Duration::ZERO,
+            };
+            assert!(webhook.broken().await.contains(part), "{part}");
+            webhook.serving.abort();
+            webhook.end().await;
+        }
+    }
 }
