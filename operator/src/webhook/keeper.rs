@@ -1,7 +1,7 @@
 //! Keeps the certificate that is shown: of a Secret that every replica may write, or of files that somebody else writes. Looks
 //! again and again, so that whatever somebody does to it is put right.
 
-use std::{collections::BTreeMap, fs, path::Path, path::PathBuf, sync::Arc, time::Duration};
+use std::{fs, path::Path, path::PathBuf, sync::Arc, time::Duration};
 
 use k8s_openapi::{
     api::{admissionregistration::v1::MutatingWebhookConfiguration, core::v1::Secret},
@@ -29,6 +29,7 @@ use super::{
     kept::{Judged, Kept, Terms},
 };
 use crate::{
+    controller::names,
     kube_ext::{FIELD_MANAGER, chain},
     metrics::Metrics,
 };
@@ -197,13 +198,11 @@ impl Keeper {
     }
 
     fn secret(&self, name: &str, kept: &Kept) -> Secret {
-        let labels = [("app.kubernetes.io/managed-by", "embark-operator")];
-        let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
         Secret {
             metadata: ObjectMeta {
                 name: Some(name.to_owned()),
                 namespace: Some(self.namespace.clone()),
-                labels: Some(BTreeMap::from(labels)),
+                labels: Some(names::own_labels()),
                 ..ObjectMeta::default()
             },
             type_: Some("Opaque".to_owned()),
