@@ -25,6 +25,8 @@ struct Served {
     connector: TlsConnector,
     /// Lets `/slow` answer.
     release: Arc<Notify>,
+    /// As often as that was asked for.
+    asked: Arc<Semaphore>,
     _serving: JoinHandle<()>,
 }
 
@@ -49,9 +51,14 @@ impl Served {
             .with_no_client_auth();
         let release = Arc::new(Notify::new());
         let released = Arc::clone(&release);
+        let asked = Arc::new(Semaphore::new(0));
+        let asks = Arc::clone(&asked);
         let slow = move || {
-            let released = Arc::clone(&released);
-            async move { released.notified().await }
+            let (released, asks) = (Arc::clone(&released), Arc::clone(&asks));
+            async move {
+                asks.add_permits(1);
+                released.notified().await;
+            }
         };
         let routes = Router::new()
             .route("/", post(async |body: Bytes| body.len().to_string()))
@@ -62,7 +69,7 @@ impl Served {
         let port = Port { listener, tls, routes, bounds };
         let serving = tokio::spawn(port.serve(std::future::pending()));
         let connector = TlsConnector::from(Arc::new(client));
-        Served { address, connector, release, _serving: serving }
+        Served { address, connector, release, asked, _serving: serving }
     }
 
     async fn connect(&self) -> Stream {
@@ -86,6 +93,8 @@ impl Served {
         let mut stream = self.connect().await;
         stream.write_all(b"GET /slow HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
         stream.flush().await.unwrap();
+        // From then on it is owed an answer.
+        self.asked.acquire().await.unwrap().forget();
         stream
     }
 }
