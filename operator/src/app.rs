@@ -71,6 +71,9 @@ pub enum RunError {
     /// Pods cannot be given a sidecar.
     #[error(transparent)]
     Webhook(StartError),
+    /// A part of it has ended by itself: another process does better.
+    #[error("{0} ended, which it never should")]
+    Ended(&'static str),
     /// Signals cannot be listened for.
     #[error("failed to listen for signals")]
     Signals(#[source] io::Error),
@@ -117,7 +120,7 @@ pub async fn run(arguments: &args::Run, telemetry: Telemetry) -> Result<(), RunE
     info!(address = bound, version = env!("CARGO_PKG_VERSION"), "listening");
     let (stop, stopped) = watch::channel(false);
     let (readiness, is_ready) = watch::channel("the cluster was not heard of yet".to_owned());
-    let webhook = webhook(&client, &settings, &metrics).await?;
+    let mut webhook = webhook(&client, &settings, &metrics).await?;
     let webhook_is_ready = webhook.as_ref().map(Webhook::readiness);
     let http = Http {
         metrics: Arc::clone(&metrics),
@@ -125,7 +128,7 @@ pub async fn run(arguments: &args::Run, telemetry: Telemetry) -> Result<(), RunE
         webhook: webhook_is_ready,
         log_level: level,
     };
-    let serving = tokio::spawn(http::serve(listener, http, until(stopped)));
+    let mut serving = tokio::spawn(http::serve(listener, http, until(stopped)));
 
     let mut elector = Elector::new(client, settings.lease.clone(), term);
     let worker = Worker { client: leader, settings, metrics };
@@ -135,6 +138,9 @@ pub async fn run(arguments: &args::Run, telemetry: Telemetry) -> Result<(), RunE
             Ok(())
         }
         error = worker.work(&mut elector, &readiness) => Err(error),
+        // Whatever is left would look well, and do half of its work.
+        _ = &mut serving => Err(RunError::Ended("the port of probes and metrics")),
+        part = broken(&mut webhook) => Err(RunError::Ended(part)),
     };
     // What its future had begun ends at its next step, and writes nothing after the term. A write that was sent before may
     // still arrive: it is one that the next leader makes as well.
@@ -144,10 +150,8 @@ pub async fn run(arguments: &args::Run, telemetry: Telemetry) -> Result<(), RunE
         }
     });
     stop.send_replace(true);
-    match timeout(HTTP_GRACE, serving).await {
-        Ok(Ok(Err(error))) => warn!("the port of probes and metrics ended: {error}"),
-        Ok(_) => {}
-        Err(_) => warn!("a client of the port of probes and metrics was left behind"),
+    if !serving.is_finished() && timeout(HTTP_GRACE, serving).await.is_err() {
+        warn!("a client of the port of probes and metrics was left behind");
     }
     traces.end().await;
     outcome
@@ -286,6 +290,14 @@ async fn is_served(client: &Client, scope: &Scope) -> kube::Result<()> {
         }
     }
     outcome
+}
+
+/// Waits until a part of the webhook has ended by itself, and names it.
+async fn broken(webhook: &mut Option<Webhook>) -> &'static str {
+    match webhook {
+        Some(webhook) => webhook.broken().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn until(mut stopped: watch::Receiver<bool>) {

@@ -3,13 +3,17 @@
 mod check;
 mod webhook;
 
-use std::net::SocketAddr;
+use std::{
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    net::SocketAddr,
+    sync::LazyLock,
+};
 
 use clap::{Args, Parser, Subcommand};
 
 pub use self::check::{Account, Check, Output};
 pub use self::webhook::Webhook;
-use crate::telemetry::LogFormat;
+use crate::{settings::LEASE, telemetry::LogFormat};
 
 /// The embark operator: reconciles EmbeddingModels.
 #[derive(Debug, Parser)]
@@ -60,8 +64,11 @@ pub struct Run {
     /// The namespaces whose models are served, separated by commas. By default those of every namespace.
     #[arg(long, value_name = "NAMESPACES", env = "EMBARK_WATCH_NAMESPACES", value_delimiter = ',', value_parser = namespace)]
     pub watch_namespaces: Vec<String>,
-    /// What this replica calls itself in the Lease: the pod's name.
-    #[arg(long, value_name = "NAME", env = "POD_NAME", default_value_t = host_name())]
+    /// The name of that Lease. Two operators of one namespace, each with namespaces of its own to watch, have two.
+    #[arg(long, value_name = "NAME", default_value = LEASE, value_parser = object_name)]
+    pub lease_name: String,
+    /// What this replica calls itself in the Lease: the pod's name, or the host's with a number of its own.
+    #[arg(long, value_name = "NAME", env = "POD_NAME", default_value_t = own_name(), hide_default_value = true)]
     pub identity: String,
     /// Where probes and metrics are served. Port 0 takes a free one; the log says which.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8082")]
@@ -93,8 +100,32 @@ fn namespace(text: &str) -> Result<String, String> {
     Err("must be the name of a namespace: at most 63 of a to z, 0 to 9 and -, which is neither first nor last".to_owned())
 }
 
-fn host_name() -> String {
-    std::env::var("HOSTNAME").unwrap_or_else(|_| "embark-operator".to_owned())
+/// The name of an object is a DNS subdomain.
+fn object_name(text: &str) -> Result<String, String> {
+    let is_inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let is_part = |part: &str| {
+        !part.is_empty()
+            && part.chars().all(is_inner)
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+    };
+    if text.len() <= 253 && text.split('.').all(is_part) {
+        return Ok(text.to_owned());
+    }
+    Err("must be the name of an object: at most 253 of a to z, 0 to 9, - and ., which begins and ends with a letter or digit".to_owned())
+}
+
+/// What no other process is called: whoever finds its own name in the Lease leads, so that two of one name would both. A pod's
+/// name needs no number: it is given once, and a container that is started again takes its Lease back without a wait.
+fn own_name() -> String {
+    static NAME: LazyLock<String> = LazyLock::new(|| {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host = Some(host.trim()).filter(|host| !host.is_empty()).unwrap_or(LEASE);
+        // Its keys are random.
+        let number = RandomState::new().build_hasher().finish();
+        format!("{host}-{number:016x}")
+    });
+    NAME.clone()
 }
 
 #[cfg(test)]
@@ -121,6 +152,32 @@ mod tests {
             let error = parse(wrong).unwrap_err().to_string();
             assert!(error.contains("--watch-namespaces") && error.contains("a to z"), "{error}");
         }
+    }
+
+    #[test]
+    fn leases_have_names_of_objects() {
+        let parse = |name: &str| {
+            let lease = format!("--lease-name={name}");
+            Arguments::try_parse_from(["embark-operator", "run", "--sidecar-image=x", &lease])
+        };
+        let Command::Run(run) = parse("a.b-2").unwrap().command else { panic!("it is run") };
+        assert_eq!(run.lease_name, "a.b-2");
+        for wrong in ["", "A", "-a", "a..b", "a/b", &"a".repeat(254)] {
+            let error = parse(wrong).unwrap_err().to_string();
+            assert!(
+                error.contains("--lease-name") && error.contains("name of an object"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_process_without_a_pods_name_is_called_as_no_other_is() {
+        let name = own_name();
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+        let number = name.strip_prefix(host.trim()).unwrap().strip_prefix('-').unwrap();
+        assert!(number.len() == 16 && number.chars().all(|c| c.is_ascii_hexdigit()), "{name}");
+        assert_eq!(name, own_name());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod definition;
+mod installed;
 mod lead;
 mod models;
 pub mod rights;
@@ -21,6 +22,7 @@ use kube::Client;
 use serde::Serialize;
 use tokio::time::timeout;
 
+use self::installed::Installed;
 use crate::{
     args::{Check, Output},
     kube_ext::chain,
@@ -71,6 +73,7 @@ enum Level {
 struct Looker {
     client: Client,
     arguments: Check,
+    installed: Installed,
 }
 
 // === impl Verdict ===
@@ -177,7 +180,8 @@ async fn look(arguments: &Check) -> (Verdict, Vec<Finding>) {
             return no_cluster(format!("the API server does not answer within {FIRST_WITHIN:?}"));
         }
     };
-    let looker = Looker { client, arguments: arguments.clone() };
+    let installed = Installed::find(&client, arguments).await;
+    let looker = Looker { client, arguments: arguments.clone(), installed };
     let mut findings = vec![cluster::version(&version)];
     let looks: [(&'static str, BoxFuture<'_, Vec<Finding>>); 6] = [
         ("definition", definition::look(&looker).boxed()),

@@ -4,7 +4,7 @@ use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
-    extract::{ConnectInfo, DefaultBodyLimit, State},
+    extract::{ConnectInfo, State},
     http::{StatusCode, header::CONTENT_TYPE},
     response::IntoResponse,
     routing::get,
@@ -12,13 +12,20 @@ use axum::{
 use tokio::{net::TcpListener, sync::watch};
 use tracing::warn;
 
-use crate::{metrics::Metrics, telemetry::LogLevel};
+use crate::{
+    metrics::Metrics,
+    port::{Bounds, Port},
+    telemetry::LogLevel,
+};
 
 /// What Prometheus takes.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The most bytes of what is sent to the port: a filter of the log.
 const MOST_BYTES: usize = 4096;
+/// What the port takes. A kubelet and a few of Prometheus ask here.
+const BOUNDS: Bounds =
+    Bounds { connections: 64, body_bytes: MOST_BYTES, all_bodies_bytes: 64 * MOST_BYTES };
 
 /// What the port tells of.
 #[derive(Clone)]
@@ -38,16 +45,14 @@ pub(crate) async fn serve(
     listener: TcpListener,
     http: Http,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
+) {
     let routes = Router::new()
         .route("/live", get(async || "live\n"))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .route("/log-level", get(log_level).put(set_log_level))
-        .layer(DefaultBodyLimit::max(MOST_BYTES))
         .with_state(http);
-    let routes = routes.into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, routes).with_graceful_shutdown(shutdown).await
+    Port { listener, tls: None, routes, bounds: BOUNDS }.serve(shutdown).await;
 }
 
 async fn ready(State(http): State<Http>) -> (StatusCode, String) {

@@ -24,6 +24,7 @@ mod lease;
 mod metrics;
 mod pod_monitors;
 mod pods;
+mod port;
 mod process;
 mod settings;
 mod slim;

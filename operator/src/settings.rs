@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use crate::{args, watches::Scope, webhook};
 
-/// The Lease that replicas elect their leader by.
+/// The Lease that replicas elect their leader by, unless it is said.
 pub(crate) const LEASE: &str = "embark-operator";
 
 /// The settings of a run.
@@ -50,7 +50,7 @@ impl Settings {
             webhook: webhook::Settings::of(&arguments.webhook, &arguments.namespace),
             lease: LeaseSettings {
                 namespace: arguments.namespace.clone(),
-                name: LEASE.to_owned(),
+                name: arguments.lease_name.clone(),
                 identity: arguments.identity.clone(),
                 duration: Duration::from_secs(15),
                 renew_within: Duration::from_secs(10),

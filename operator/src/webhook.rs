@@ -24,9 +24,9 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    body::Body,
-    extract::State,
-    http::{Request, StatusCode},
+    body::Bytes,
+    extract::{DefaultBodyLimit, State},
+    http::StatusCode,
     response::{IntoResponse, Response},
     routing::post,
 };
@@ -50,16 +50,14 @@ use self::{
     refusal::Refusal,
     review::Review,
 };
-use crate::{args, metrics::Metrics, watches::Scope};
+use crate::{args, metrics::Metrics, port::Port, watches::Scope};
 
 /// The path that the API server calls.
 const PATH: &str = "/inject";
-/// The most bytes of a question: the API server's own bound of what it is sent.
-const MOST_BYTES: usize = 3 * 1024 * 1024;
-/// Questions that are read and answered at a time, which bounds the memory that they take. Others wait.
+/// Questions that are judged at a time, which bounds the memory that they take. Others wait; who still sends has no place.
 const AT_A_TIME: usize = 6;
-/// How long a question may take to arrive.
-const READ_WITHIN: Duration = Duration::from_secs(5);
+/// How long a look at the certificate may take. It is a handful of requests.
+const LOOK_WITHIN: Duration = Duration::from_secs(30);
 /// How long a model may be asked for. The API server waits for 5 s.
 const FIND_WITHIN: Duration = Duration::from_secs(3);
 
@@ -159,8 +157,9 @@ impl Webhook {
     /// The port is taken.
     pub(crate) async fn start(settings: Settings, parts: Parts) -> Result<Self, StartError> {
         let address = settings.listen;
-        let listener =
-            server::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|source| StartError::Listen { address, source })?;
         announce(&listener);
         let certificate = Arc::new(Certificate::default());
         let tls = server::acceptor(Arc::clone(&certificate)).map_err(StartError::Tls)?;
@@ -170,6 +169,7 @@ impl Webhook {
             namespace: parts.namespace,
             source: settings.source,
             every: settings.every,
+            within: LOOK_WITHIN,
             certificate,
             readiness: readiness.clone(),
             metrics: Arc::clone(&parts.metrics),
@@ -178,7 +178,12 @@ impl Webhook {
         let image = parts.image.into();
         let places = Arc::new(Semaphore::new(AT_A_TIME));
         let injector = Injector { models, image, metrics: parts.metrics, places };
-        let routes = Router::new().route(PATH, post(answer)).with_state(injector);
+        // The port itself bounds what it reads.
+        let routes = Router::new()
+            .route(PATH, post(answer))
+            .layer(DefaultBodyLimit::disable())
+            .with_state(injector);
+        let port = Port { listener, tls: Some(tls), routes, bounds: server::BOUNDS };
         let (stop, mut stopped) = watch::channel(false);
         let until = async move {
             // An error means that the sender is gone, and the process with it.
@@ -187,7 +192,7 @@ impl Webhook {
         Ok(Webhook {
             readiness,
             stop,
-            serving: tokio::spawn(server::serve(listener, tls, routes, until)),
+            serving: tokio::spawn(port.serve(until)),
             keeping: tokio::spawn(keeper.keep()),
             watching,
             drain: settings.drain,
@@ -199,14 +204,25 @@ impl Webhook {
         self.readiness.subscribe()
     }
 
+    /// Waits until a part of it has ended by itself, which none should, and names it.
+    pub(crate) async fn broken(&mut self) -> &'static str {
+        tokio::select! {
+            _ = &mut self.serving => "the webhook's port",
+            _ = &mut self.keeping => "what keeps the webhook's certificate",
+            _ = &mut self.watching => "the webhook's watch of models",
+        }
+    }
+
     /// Says that it ends, answers until the API server has heard of it, and then ends.
     pub(crate) async fn end(self) {
         self.keeping.abort();
         self.readiness.send_replace("the webhook is ending".to_owned());
         sleep_until(Instant::now() + self.drain).await;
         self.stop.send_replace(true);
-        // An error: it has panicked, which was told of.
-        let _ = self.serving.await;
+        // What has ended before was told of.
+        if !self.serving.is_finished() {
+            let _ = self.serving.await;
+        }
         self.watching.abort();
     }
 }
@@ -234,20 +250,11 @@ fn announce(listener: &TcpListener) {
     info!(address, "the webhook listens");
 }
 
-async fn answer(State(injector): State<Injector>, request: Request<Body>) -> Response {
+/// Answers a question that is here in full.
+async fn answer(State(injector): State<Injector>, body: Bytes) -> Response {
     let started = Instant::now();
     // It is never closed.
     let _place = injector.places.acquire().await;
-    let reading = axum::body::to_bytes(request.into_body(), MOST_BYTES);
-    let body = match timeout(READ_WITHIN, reading).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) => {
-            let sentence =
-                format!("the question is cut short, or has more than {MOST_BYTES} bytes");
-            return (StatusCode::PAYLOAD_TOO_LARGE, sentence).into_response();
-        }
-        Err(_) => return StatusCode::REQUEST_TIMEOUT.into_response(),
-    };
     let request = match Review::read(&body) {
         Ok(request) => request,
         Err(sentence) => return (StatusCode::BAD_REQUEST, sentence).into_response(),
@@ -264,4 +271,34 @@ async fn answer(State(injector): State<Injector>, request: Request<Body>) -> Res
     }
     injector.metrics.webhook.answered(word, started.elapsed());
     Json(review::answer(&uid, &outcome)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_ends_is_noticed_and_named() {
+        type Tasks = [JoinHandle<()>; 3];
+        let forever = || tokio::spawn(std::future::pending());
+        let dies = || tokio::spawn(async { panic!("on purpose") });
+        let all: [(Tasks, &str); 3] = [
+            ([dies(), forever(), forever()], "port"),
+            ([forever(), dies(), forever()], "certificate"),
+            ([forever(), forever(), tokio::spawn(async {})], "models"),
+        ];
+        for ([serving, keeping, watching], part) in all {
+            let mut webhook = Webhook {
+                readiness: watch::Sender::default(),
+                stop: watch::Sender::new(false),
+                serving,
+                keeping,
+                watching,
+                drain: Duration::ZERO,
+            };
+            assert!(webhook.broken().await.contains(part), "{part}");
+            webhook.serving.abort();
+            webhook.end().await;
+        }
+    }
 }

@@ -7,7 +7,7 @@ use embark_operator::{
     args::{Arguments, Command},
     check::{
         self,
-        rights::{NEEDED, Need},
+        rights::{CERTIFICATES, NEEDED, Need, WEBHOOK},
     },
 };
 use embark_tests::{
@@ -83,19 +83,30 @@ fn properties(schema: &Value) -> BTreeSet<String> {
 
 #[tokio::test]
 async fn rights_that_check_looks_at_are_those_of_the_chart() {
+    let by_cert_manager = "--set=webhook.certManager.enabled=true";
+    for (argument, needs) in [
+        ("--set=webhook.enabled=false", vec![NEEDED]),
+        (by_cert_manager, vec![NEEDED, WEBHOOK]),
+        ("--set=webhook.enabled=true", vec![NEEDED, WEBHOOK, CERTIFICATES]),
+    ] {
+        compare_rights(argument, &needs.concat()).await;
+    }
+}
+
+async fn compare_rights(argument: &str, needs: &[Need]) {
     let mut helm = ControlPlane::shared().await.command("helm");
-    helm.args(["template", "embark", "--namespace", "system", "--set=webhook.enabled=false"]);
+    helm.args(["template", "embark", "--namespace", "system", argument]);
     helm.arg(programs::root().join("charts/embark"));
     let rendered = programs::run(helm, b"").await;
     assert_eq!(rendered.code, 0, "{}", rendered.errors);
     let objects: Vec<Value> = serde_saphyr::from_multiple(&rendered.output).unwrap();
     let granted = rights::granted(&objects, ("system", "embark"));
-    let needed: BTreeSet<Right> = NEEDED.iter().flat_map(of_need).collect();
+    let needed: BTreeSet<Right> = needs.iter().flat_map(of_need).collect();
     let texts = |rights: &BTreeSet<Right>| rights.iter().map(Right::to_string).collect::<Vec<_>>();
     assert_eq!(
         texts(&needed),
         texts(&granted),
-        "operator/src/check/rights.rs and the chart's roles"
+        "operator/src/check/rights.rs and the chart's roles, {argument}"
     );
 }
 
@@ -104,7 +115,11 @@ fn of_need(need: &Need) -> Vec<Right> {
         check::rights::Place::Everywhere => (Place::Everywhere, None),
         check::rights::Place::Named(name) => (Place::Everywhere, Some(name.to_owned())),
         check::rights::Place::Own => (Place::Own, None),
-        check::rights::Place::OwnNamed(name) => (Place::Own, Some(name.to_owned())),
+        check::rights::Place::Lease => (Place::Own, Some("embark-operator".to_owned())),
+        check::rights::Place::Secret => (Place::Own, Some("embark-webhook".to_owned())),
+        check::rights::Place::Configuration => {
+            (Place::Everywhere, Some("embark-system-injection".to_owned()))
+        }
     };
     let of_verb = |verb: &&str| Right {
         verb: (*verb).to_owned(),

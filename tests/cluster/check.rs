@@ -4,6 +4,7 @@ use std::path::Path;
 
 use embark_tests::{
     cluster::{ControlPlane, Namespace},
+    injection::Injection,
     operator::apply_definition,
     programs::{self, Finished},
     sidecar::until,
@@ -34,7 +35,7 @@ async fn check_says_that_all_is_well_and_which_models_are_not_ready() {
         ("operator", "info", "no Deployment of it"),
         ("operator", "ok", "operator leads"),
         ("rights", "ok", "has all"),
-        ("webhook", "info", "not installed: there is no MutatingWebhookConfiguration embark"),
+        ("webhook", "info", "not installed: no MutatingWebhookConfiguration of the chart's labels"),
         ("metrics-api", "warning", "not served"),
         ("models", "warning", "/quickstart is not ready: RollingOut"),
     ] {
@@ -157,6 +158,74 @@ async fn check_of_no_cluster_ends_with_a_code_of_its_own() {
     let none = run(&namespace, &[], Some(&folder.path().join("none"))).await;
     assert_eq!(none.code, 2, "{}{}", none.output, none.errors);
     assert!(none.output.contains("found no cluster"), "{}", none.output);
+}
+
+#[tokio::test]
+async fn check_tells_a_webhook_that_answers_from_one_that_cannot_be_reached() {
+    let namespace = ControlPlane::shared().await.restricted_namespace("check-webhook").await;
+    let injection = Injection::start(&namespace, &[]).await;
+    let account = format!("--service-account={}/embark", namespace.name());
+    let tried = format!("--namespace={}", namespace.name());
+    // The API server hears of who vouches a moment later.
+    until("the webhook answers", async || {
+        let (_, findings) = check(&namespace, &[&account, &tried]).await;
+        has(&findings, ("webhook", "ok", "it answers"))
+    })
+    .await;
+    let (code, findings) = check(&namespace, &[&account, &tried]).await;
+    assert_eq!(code, 0, "{findings}");
+    assert!(has(&findings, ("webhook", "ok", "inject.embark.dev: its caBundle")), "{findings}");
+    assert!(has(&findings, ("rights", "ok", "has all")), "{findings}");
+    // An account that lacks what the webhook needs.
+    namespace.kubectl(["create", "serviceaccount", "bare"]).await;
+    let bare = format!("--service-account={}/bare", namespace.name());
+    let (_, findings) = check(&namespace, &[&bare, &tried]).await;
+    assert!(has(&findings, ("rights", "failed", "more rights")), "{findings}");
+    let Injection { alone, configuration } = injection;
+    alone.stop().await;
+    let (code, findings) = check(&namespace, &[&account, &tried]).await;
+    assert_eq!(code, 1, "{findings}");
+    assert!(has(&findings, ("webhook", "failed", "does not reach it")), "{findings}");
+    namespace.kubectl(["delete", "mutatingwebhookconfiguration", &configuration]).await;
+    let gone = format!("--webhook={configuration}");
+    let (_, findings) = check(&namespace, &[&account, &gone]).await;
+    let absent = format!("not installed: there is no MutatingWebhookConfiguration {configuration}");
+    assert!(has(&findings, ("webhook", "info", &absent)), "{findings}");
+}
+
+#[tokio::test]
+async fn check_of_some_namespaces_asks_for_no_right_in_others() {
+    let plane = ControlPlane::shared().await;
+    apply_definition(plane).await;
+    let namespace = plane.namespace("check-some").await;
+    let other = plane.namespace("check-other").await;
+    let mut helm = plane.command("helm");
+    helm.args(["template", "embark", "--namespace", namespace.name()]);
+    helm.arg(format!("--set=webhook.enabled=false,watchNamespaces={{{}}}", namespace.name()));
+    helm.args(["--show-only=templates/rbac.yaml", "--show-only=templates/service_account.yaml"]);
+    helm.arg("--show-only=templates/deployment.yaml");
+    helm.arg(programs::root().join("charts/embark"));
+    let rendered = programs::run(helm, b"").await;
+    assert_eq!(rendered.code, 0, "{}", rendered.errors);
+    // No pod of it need ever run for this.
+    let applied = plane.try_kubectl(["apply", "--filename", "-"], &rendered.output).await;
+    assert_eq!(applied.code, 0, "{}", applied.errors);
+    super::operator::apply_quickstart(&other).await;
+    let account = format!("--service-account={}/embark", namespace.name());
+    // The Deployment says which namespaces it serves.
+    let (_, findings) = check(&namespace, &[&account]).await;
+    assert!(has(&findings, ("rights", "ok", "has all")), "{findings}");
+    assert!(has(&findings, ("models", "ok", "0 of 0 are ready")), "{findings}");
+    // What the command line says goes first.
+    let both = format!("--watch-namespaces={},{}", namespace.name(), other.name());
+    let (code, findings) = check(&namespace, &[&account, &both]).await;
+    assert_eq!(code, 1, "{findings}");
+    let lacks = format!("may not list embeddingmodels.embark.dev in namespace {}", other.name());
+    assert!(has(&findings, ("rights", "failed", &lacks)), "{findings}");
+    assert!(has(&findings, ("models", "warning", "/quickstart is not ready")), "{findings}");
+    let (_, findings) = check(&namespace, &[&account, "--lease-name=other"]).await;
+    assert!(has(&findings, ("operator", "failed", "there is no Lease other")), "{findings}");
+    namespace.kubectl(["delete", "deployment", "embark"]).await;
 }
 
 /// What it finds, as machines read it.

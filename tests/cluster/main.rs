@@ -27,5 +27,6 @@ mod telemetry;
 mod transcripts;
 mod upgrade;
 mod webhook;
+mod webhook_beside;
 mod webhook_certificates;
 mod world;

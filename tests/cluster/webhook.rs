@@ -1,6 +1,7 @@
 //! Pods that ask for a sidecar, as the API server stores them.
 
 use embark_tests::{
+    api_proxy::Verb,
     cluster::{ControlPlane, Namespace},
     injection::{Injection, asking},
     programs,
@@ -227,7 +228,8 @@ async fn whoever_else_calls_the_webhook_is_told_off_and_holds_nobody_up() {
     let address = injection.address();
     // They say nothing, or what is not TLS, and stay.
     let mut silent = Vec::new();
-    for number in 0..50 {
+    // More than there is room for.
+    for number in 0..300 {
         let mut stream = TcpStream::connect(&address).await.unwrap();
         if number % 2 == 0 {
             stream.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
@@ -244,6 +246,32 @@ async fn whoever_else_calls_the_webhook_is_told_off_and_holds_nobody_up() {
     assert!(["000", "413"].contains(&code.as_str()), "{code}");
     namespace.apply(&asking("asks", "quickstart")).await.unwrap();
     drop(silent);
+    injection.stop(&namespace).await;
+}
+
+#[tokio::test]
+async fn model_that_is_known_is_never_asked_for_and_one_that_is_not_once() {
+    let (namespace, injection) = start("asked-for").await;
+    apply_model(&namespace, "quickstart").await;
+    let (other, proxy) = injection.alone.operator.another_through_its_own("other").await;
+    other.wait_for_line("the webhook shows another certificate").await;
+    injection.call(&namespace, &other).await;
+    let gets = |mark| proxy.since(mark, |call| call.is(Verb::Get, "embeddingmodels")).len();
+    let answers = async || other.metric("embark_operator_webhook_seconds_count").await;
+    let mut pods = 0;
+    until("the API server calls it, and it knows the model", async || {
+        pods += 1;
+        let (mark, before) = (proxy.mark(), answers().await);
+        let made = namespace.apply(&asking(&format!("early-{pods}"), "quickstart")).await;
+        made.is_ok() && answers().await > before && gets(mark) == 0
+    })
+    .await;
+    let mark = proxy.mark();
+    namespace.apply(&asking("known", "quickstart")).await.unwrap();
+    assert_eq!(gets(mark), 0);
+    namespace.apply(&asking("unknown", "absent")).await.unwrap_err();
+    assert_eq!(gets(mark), 1);
+    other.stop().await;
     injection.stop(&namespace).await;
 }
 

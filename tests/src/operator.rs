@@ -181,6 +181,12 @@ impl Operator {
         Self::launch(Launch { kubeconfig, image, identity, ..self.launch.clone() }).await
     }
 
+    /// Starts another operator with the permissions of this one, through a proxy of its own.
+    pub async fn another_through_its_own(&self, identity: &str) -> (Operator, ApiProxy) {
+        let proxy = ApiProxy::start(&self.launch.kubeconfig).await;
+        (self.another_through(&proxy, identity).await, proxy)
+    }
+
     /// Starts another operator with the permissions of this one.
     pub async fn another(&self, identity: &str) -> Operator {
         self.another_with(identity, &[]).await

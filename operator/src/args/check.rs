@@ -11,12 +11,19 @@ pub struct Check {
     /// The namespace that the operator runs in.
     #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE", default_value = "embark")]
     pub operator_namespace: String,
+    /// The name of the Lease that its replicas elect their leader by. Absent: as its Deployment says, or embark-operator.
+    #[arg(long, value_name = "NAME", value_parser = super::object_name)]
+    pub lease_name: Option<String>,
+    /// The namespaces whose models it serves, separated by commas. Absent: as its Deployment says, or every one.
+    #[arg(long, value_name = "NAMESPACES", env = "EMBARK_WATCH_NAMESPACES", value_delimiter = ',', value_parser = super::namespace)]
+    pub watch_namespaces: Vec<String>,
     /// Whose rights are looked at, as NAMESPACE/NAME: the operator's. Absent: those of whoever runs this.
     #[arg(long, value_name = "ACCOUNT", value_parser = account)]
     pub service_account: Option<Account>,
-    /// The MutatingWebhookConfiguration that gives pods a sidecar.
-    #[arg(long, value_name = "NAME", default_value = "embark-embark-injection")]
-    pub webhook: String,
+    /// The MutatingWebhookConfiguration that gives pods a sidecar. Absent: those of the chart's labels that call the
+    /// operator's namespace.
+    #[arg(long, value_name = "NAME")]
+    pub webhook: Option<String>,
     /// The namespace that a pod is tried in, to see whether the webhook answers. None is made.
     #[arg(long, value_name = "NAMESPACE", default_value = "default")]
     pub namespace: String,

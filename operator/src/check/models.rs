@@ -13,22 +13,36 @@ const MOST: usize = 10_000;
 const MOST_TOLD: usize = 10;
 
 pub(super) async fn look(looker: &Looker) -> Vec<Finding> {
-    let api = Api::<Guarded>::all(looker.client.clone());
-    let (mut models, mut parameters) = (Vec::new(), ListParams::default().limit(AT_A_TIME));
-    loop {
-        let list = match api.list(&parameters).await {
-            Ok(list) => list,
+    let client = || looker.client.clone();
+    let namespaces = looker.installed.namespaces.iter();
+    let mut apis: Vec<_> = namespaces.map(|one| Api::namespaced(client(), one)).collect();
+    if apis.is_empty() {
+        apis.push(Api::all(client()));
+    }
+    let mut models = Vec::new();
+    for api in &apis {
+        match list(api, &mut models).await {
+            Ok(()) => {}
             // The definition's own finding says it.
             Err(kube::Error::Api(status)) if status.code == 404 => return Vec::new(),
             Err(error) => return vec![Finding::unseen(CHECK, "models", &error)],
-        };
-        models.extend(list.items);
-        match list.metadata.continue_.filter(|more| !more.is_empty()) {
-            Some(more) if models.len() < MOST => parameters = parameters.continue_token(&more),
-            _ => break,
         }
     }
     judge(&models)
+}
+
+/// Adds what there is, as far as so many are looked at.
+async fn list(api: &Api<Guarded>, models: &mut Vec<Guarded>) -> kube::Result<()> {
+    let mut parameters = ListParams::default().limit(AT_A_TIME);
+    while models.len() < MOST {
+        let list = api.list(&parameters).await?;
+        models.extend(list.items);
+        match list.metadata.continue_.filter(|more| !more.is_empty()) {
+            Some(more) => parameters = parameters.continue_token(&more),
+            None => break,
+        }
+    }
+    Ok(())
 }
 
 fn judge(models: &[Guarded]) -> Vec<Finding> {

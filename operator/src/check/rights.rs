@@ -10,8 +10,9 @@ use k8s_openapi::api::{
 };
 use kube::{Api, api::PostParams};
 
+use super::installed::Written;
 use super::{Finding, Looker, words};
-use crate::{args::Account, settings::LEASE};
+use crate::args::Account;
 
 const CHECK: &str = "rights";
 /// Reviews that are asked for at a time.
@@ -41,8 +42,28 @@ pub enum Place {
     Named(&'static str),
     /// In the operator's own namespace.
     Own,
-    /// There, of the object of this name alone.
-    OwnNamed(&'static str),
+    /// There, of its Lease alone.
+    Lease,
+    /// There, of the Secret of the webhook's certificates alone.
+    Secret,
+    /// Of the webhook's configuration alone.
+    Configuration,
+}
+
+/// A right as it is asked for.
+struct Asked {
+    need: &'static Need,
+    verb: &'static str,
+    namespace: Option<String>,
+    name: Option<String>,
+}
+
+/// Whose rights are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    Operators,
+    /// They say nothing of the operator's.
+    Persons,
 }
 
 const fn everywhere(
@@ -58,7 +79,7 @@ const KEEPS: &[&str] = &["create", "delete", "get", "list", "patch", "watch"];
 /// The same, of what goes with its model alone.
 const MAKES: &[&str] = &["create", "get", "list", "patch", "watch"];
 
-/// Everything that the operator does, but for what its webhook does: that is seen when it is tried.
+/// Everything that the operator does, but for what its webhook does.
 pub const NEEDED: &[Need] = &[
     everywhere("embark.dev", "embeddingmodels", &["list", "watch"]),
     everywhere("embark.dev", "embeddingmodels/status", &["patch"]),
@@ -89,7 +110,22 @@ pub const NEEDED: &[Need] = &[
         group: "coordination.k8s.io",
         resource: "leases",
         verbs: &["get", "update"],
-        place: Place::OwnNamed(LEASE),
+        place: Place::Lease,
+    },
+];
+
+/// What it does beyond that for its webhook.
+pub const WEBHOOK: &[Need] = &[everywhere("embark.dev", "embeddingmodels", &["get"])];
+
+/// What it does beyond that where the webhook makes its own certificates.
+pub const CERTIFICATES: &[Need] = &[
+    Need { group: "", resource: "secrets", verbs: &["create"], place: Place::Own },
+    Need { group: "", resource: "secrets", verbs: &["get", "update"], place: Place::Secret },
+    Need {
+        group: "admissionregistration.k8s.io",
+        resource: "mutatingwebhookconfigurations",
+        verbs: &["get", "patch"],
+        place: Place::Configuration,
     },
 ];
 
@@ -98,12 +134,12 @@ pub(super) async fn look(looker: &Looker) -> Vec<Finding> {
         Some(Account { namespace, name }) => format!("{namespace}/{name}"),
         None => whoami(looker).await,
     };
-    // A person's rights say nothing of the operator's.
-    let is_person = looker.arguments.service_account.is_none() && !who.starts_with(ACCOUNT);
-    let asked = NEEDED.iter().flat_map(|need| need.verbs.iter().map(move |verb| (need, *verb)));
-    let asked: Vec<_> = asked.map(|(need, verb)| review(looker, need, verb)).collect();
+    let is_account = looker.arguments.service_account.is_some() || who.starts_with(ACCOUNT);
+    let whose = if is_account { Whose::Operators } else { Whose::Persons };
+    let asked = asked(looker);
     let count = asked.len();
-    let answers: Vec<_> = stream::iter(asked).buffered(AT_A_TIME).collect().await;
+    let reviews: Vec<_> = asked.into_iter().map(|asked| review(looker, asked)).collect();
+    let answers: Vec<_> = stream::iter(reviews).buffered(AT_A_TIME).collect().await;
     let mut missing = Vec::new();
     for answer in answers {
         match answer {
@@ -114,22 +150,65 @@ pub(super) async fn look(looker: &Looker) -> Vec<Finding> {
             }
         }
     }
-    judge(&who, is_person, count, &missing)
+    judge(&who, whose, count, &missing)
+}
+
+/// Every right that the operator needs, as it is installed.
+fn asked(looker: &Looker) -> Vec<Asked> {
+    let has_webhook = looker.installed.configurations.as_ref().is_ok_and(|all| !all.is_empty());
+    let written = looker.installed.written();
+    let of_webhook = if has_webhook { WEBHOOK } else { &[] };
+    let of_certificates = if written.is_some() { CERTIFICATES } else { &[] };
+    let needs = NEEDED.iter().chain(of_webhook).chain(of_certificates);
+    let mut asked = Vec::new();
+    for need in needs {
+        for (namespace, name) in places(looker, need.place, written.as_ref()) {
+            let one = |verb: &&'static str| Asked {
+                need,
+                verb,
+                namespace: namespace.clone(),
+                name: name.clone(),
+            };
+            asked.extend(need.verbs.iter().map(one));
+        }
+    }
+    asked
+}
+
+/// The namespace and the name of what a right is for; none: of every one.
+fn places(
+    looker: &Looker,
+    place: Place,
+    written: Option<&Written>,
+) -> Vec<(Option<String>, Option<String>)> {
+    let namespaces = &looker.installed.namespaces;
+    let own = Some(looker.arguments.operator_namespace.clone());
+    match place {
+        Place::Everywhere if namespaces.is_empty() => vec![(None, None)],
+        Place::Everywhere => namespaces.iter().map(|one| (Some(one.clone()), None)).collect(),
+        Place::Named(name) => vec![(None, Some(name.to_owned()))],
+        Place::Own => vec![(own, None)],
+        Place::Lease => vec![(own, Some(looker.installed.lease.clone()))],
+        Place::Secret => vec![(own, written.map(|written| written.secret.clone()))],
+        Place::Configuration => {
+            vec![(None, written.map(|written| written.configuration.clone()))]
+        }
+    }
 }
 
 /// What the API server calls a service account.
 const ACCOUNT: &str = "system:serviceaccount:";
 
-fn judge(who: &str, is_person: bool, count: usize, missing: &[String]) -> Vec<Finding> {
+fn judge(who: &str, whose: Whose, count: usize, missing: &[String]) -> Vec<Finding> {
     let hint = "--service-account NAMESPACE/NAME looks at the operator's own";
     if missing.is_empty() {
         let all = format!("{who} has all {count} rights that the operator needs");
-        return vec![match is_person {
-            true => Finding::info(CHECK, format!("{all}; {hint}")),
-            false => Finding::ok(CHECK, all),
+        return vec![match whose {
+            Whose::Persons => Finding::info(CHECK, format!("{all}; {hint}")),
+            Whose::Operators => Finding::ok(CHECK, all),
         }];
     }
-    if is_person {
+    if whose == Whose::Persons {
         let some = format!(
             "{who} lacks {} of the operator's {count} rights, which says nothing of the operator",
             missing.len()
@@ -160,21 +239,11 @@ async fn whoami(looker: &Looker) -> String {
 }
 
 /// A right that the account lacks; nothing, when it has it.
-async fn review(
-    looker: &Looker,
-    need: &'static Need,
-    verb: &'static str,
-) -> kube::Result<Option<String>> {
+async fn review(looker: &Looker, asked: Asked) -> kube::Result<Option<String>> {
+    let Asked { need, verb, namespace, name } = asked;
     let (resource, subresource) = match need.resource.split_once('/') {
         Some((resource, part)) => (resource, Some(part.to_owned())),
         None => (need.resource, None),
-    };
-    let own = Some(looker.arguments.operator_namespace.clone());
-    let (namespace, name) = match need.place {
-        Place::Everywhere => (None, None),
-        Place::Named(name) => (None, Some(name.to_owned())),
-        Place::Own => (own, None),
-        Place::OwnNamed(name) => (own, Some(name.to_owned())),
     };
     let right = {
         let of =
@@ -229,16 +298,16 @@ mod tests {
 
     #[test]
     fn a_person_without_rights_is_no_failure_and_an_account_without_is() {
-        let levels = |is_person, missing: &[String]| {
-            let findings = judge("who", is_person, 50, missing);
+        let levels = |whose, missing: &[String]| {
+            let findings = judge("who", whose, 50, missing);
             (findings.len(), findings[0].level)
         };
         let one = ["get pods".to_owned()];
-        assert_eq!(levels(true, &[]), (1, Level::Info));
-        assert_eq!(levels(false, &[]), (1, Level::Ok));
-        assert_eq!(levels(true, &one), (1, Level::Warning));
-        assert_eq!(levels(false, &one), (1, Level::Failed));
+        assert_eq!(levels(Whose::Persons, &[]), (1, Level::Info));
+        assert_eq!(levels(Whose::Operators, &[]), (1, Level::Ok));
+        assert_eq!(levels(Whose::Persons, &one), (1, Level::Warning));
+        assert_eq!(levels(Whose::Operators, &one), (1, Level::Failed));
         let many: Vec<String> = (0..50).map(|at| at.to_string()).collect();
-        assert_eq!(levels(false, &many), (MOST_TOLD + 1, Level::Failed));
+        assert_eq!(levels(Whose::Operators, &many), (MOST_TOLD + 1, Level::Failed));
     }
 }

@@ -2,10 +2,7 @@
 //! which cannot be there: the webhook's refusal is what it is known by. It is a dry run: nothing is made.
 
 use k8s_openapi::{
-    api::{
-        admissionregistration::v1::{MutatingWebhook, MutatingWebhookConfiguration},
-        core::v1::Pod,
-    },
+    api::{admissionregistration::v1::MutatingWebhook, core::v1::Pod},
     jiff::{SignedDuration, Timestamp},
 };
 use kube::{Api, api::PostParams};
@@ -13,7 +10,11 @@ use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::json;
 
 use super::{Finding, Looker, words};
-use crate::{kube_ext::chain, x509};
+use crate::{
+    controller::names::{INJECT, MODELS},
+    kube_ext::chain,
+    x509,
+};
 
 const CHECK: &str = "webhook";
 /// A model that cannot be: the name is longer than a model's may be.
@@ -22,23 +23,34 @@ const NO_MODEL: &str = "no-model-has-this-name-which-is-longer-than-names-may-be
 const SOON: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 pub(super) async fn look(looker: &Looker) -> Vec<Finding> {
-    let name = &looker.arguments.webhook;
-    let api = Api::<MutatingWebhookConfiguration>::all(looker.client.clone());
-    let configuration = match api.get_opt(name).await {
-        Ok(Some(configuration)) => configuration,
-        Ok(None) => {
-            let message = format!(
-                "not installed: there is no MutatingWebhookConfiguration {name}, and no pod is given a sidecar"
-            );
-            return vec![Finding::info(CHECK, message)];
+    let configurations = match &looker.installed.configurations {
+        Ok(configurations) if !configurations.is_empty() => configurations,
+        Ok(_) => return vec![absent(looker)],
+        Err(error) => {
+            return vec![Finding::unseen(CHECK, "the webhook's configuration", error)];
         }
-        Err(error) => return vec![Finding::unseen(CHECK, "the webhook's configuration", &error)],
     };
-    let webhooks = configuration.webhooks.unwrap_or_default();
+    let webhooks = configurations.iter().flat_map(|one| one.webhooks.iter().flatten());
+    let webhooks: Vec<MutatingWebhook> = webhooks.cloned().collect();
     let mut findings: Vec<Finding> =
         webhooks.iter().map(|webhook| authority(webhook, Timestamp::now())).collect();
     findings.push(reach(looker, &webhooks).await);
     findings
+}
+
+fn absent(looker: &Looker) -> Finding {
+    let what = match &looker.arguments.webhook {
+        Some(name) => format!("there is no MutatingWebhookConfiguration {name}"),
+        None => format!(
+            "no MutatingWebhookConfiguration of the chart's labels calls namespace {}",
+            looker.arguments.operator_namespace
+        ),
+    };
+    if looker.installed.has_webhook {
+        let todo = "install the chart again, or name the configuration by --webhook";
+        return Finding::failed(CHECK, format!("the operator has a webhook, and {what}"), todo);
+    }
+    Finding::info(CHECK, format!("not installed: {what}, and no pod is given a sidecar"))
 }
 
 /// Who vouches for a webhook, and until when.
@@ -120,8 +132,8 @@ fn pod() -> Pod {
     let pod = json!({
         "metadata": {
             "generateName": "embark-check-",
-            "labels": {"embark.dev/inject": "true"},
-            "annotations": {"embark.dev/models": NO_MODEL},
+            "labels": {INJECT: "true"},
+            "annotations": {MODELS: NO_MODEL},
         },
         "spec": {
             "automountServiceAccountToken": false,

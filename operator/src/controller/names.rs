@@ -4,6 +4,21 @@ use std::collections::BTreeMap;
 
 /// Selects whatever the operator made.
 pub(crate) const OURS: &str = "app.kubernetes.io/managed-by=embark-operator";
+/// Selects the operator's own Deployment and what goes with it, as the chart labels them.
+pub(crate) const OPERATORS: &str =
+    "app.kubernetes.io/name=embark-operator,app.kubernetes.io/component=operator";
+/// On a pod: what asks for a sidecar, as the chart's webhook selects by it.
+pub(crate) const INJECT: &str = "embark.dev/inject";
+/// On a pod that asks: names the models.
+pub(crate) const MODELS: &str = "embark.dev/models";
+/// On such a pod: whether the application starts only once every model is ready.
+pub(crate) const WAIT: &str = "embark.dev/wait-for-models";
+/// On such a pod: the memory of the sidecar.
+pub(crate) const MEMORY: &str = "embark.dev/memory";
+/// On such a pod: the CPU that the sidecar requests.
+pub(crate) const CPU: &str = "embark.dev/cpu";
+/// Marks a pod that has its sidecar. The value is what it was made for.
+pub(crate) const INJECTED: &str = "embark.dev/injected";
 /// The container of a pod that serves.
 pub(crate) const CONTAINER: &str = "sidecar";
 /// The hash of a child as it was applied: what is not ours in the live object does not count.
@@ -82,6 +97,11 @@ impl Names<'_> {
 }
 
 // === free functions ===
+
+/// The labels of what the operator makes for itself.
+pub(crate) fn own_labels() -> BTreeMap<String, String> {
+    labels([(MANAGED_BY, "embark-operator")])
+}
 
 /// A selector as text, as the scale subresource has it.
 pub(crate) fn selector_text(selector: &BTreeMap<String, String>) -> String {

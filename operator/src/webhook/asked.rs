@@ -6,15 +6,7 @@ use embark_crds::resolve::quantity;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::refusal::{Refusal, quoted};
-
-/// Names the models.
-pub(super) const MODELS: &str = "embark.dev/models";
-/// Whether the application starts only once every model is ready.
-pub(super) const WAIT: &str = "embark.dev/wait-for-models";
-/// The memory of the sidecar.
-pub(super) const MEMORY: &str = "embark.dev/memory";
-/// The CPU that the sidecar requests.
-pub(super) const CPU: &str = "embark.dev/cpu";
+use crate::controller::names::{CPU, MEMORY, MODELS, WAIT};
 
 /// The most models of one pod.
 const MOST_MODELS: usize = 16;

@@ -7,15 +7,13 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, VolumeMount};
 use serde_json::{Value, json};
 
 use super::{
-    asked::{Asked, MODELS},
+    asked::Asked,
     models::Model,
     refusal::{Refusal, quoted},
-    sidecar::{self, CONTAINER, SOCKET_VOLUME, Sidecar},
+    sidecar::{self, CONTAINER, PodUser, Runs, SOCKET_VOLUME, Sidecar},
 };
+use crate::controller::names::{INJECTED, MODELS};
 use embark_crds::contract::{INJECTED_ADMIN_PORT, INJECTED_GRPC_PORT, files::SOCKET_DIR};
-
-/// Marks a pod that has its sidecar. The value is what it was made for.
-const INJECTED: &str = "embark.dev/injected";
 
 /// A list of containers in a pod's spec.
 type Place<'a> = (&'static str, usize, &'a Container);
@@ -36,7 +34,8 @@ pub(super) fn patch(
     check(spec)?;
     models.iter().try_for_each(check_model)?;
     let is_root = spec.security_context.as_ref().and_then(|all| all.run_as_user) == Some(0);
-    let sidecar = sidecar::build(asked, models, (image, is_root));
+    let user = if is_root { PodUser::Root } else { PodUser::Other };
+    let sidecar = sidecar::build(asked, models, Runs { image, user });
     let made_for = asked.joined();
     let is_there = is_there(pod, spec, &made_for)?;
     let mut patch = Vec::new();
@@ -166,10 +165,33 @@ fn add_to((list, number, container): Place<'_>, patch: &mut Vec<Value>) -> Resul
             )));
         }
         None => {
+            refuse_hidden(list, number, container)?;
             let count = container.volume_mounts.as_ref().map(Vec::len);
             let ours = vec![value(&sidecar::socket_mount())?];
             append(&format!("{path}/volumeMounts"), count, ours, patch);
         }
+    }
+    Ok(())
+}
+
+/// The folder of the socket is made where it is mounted, which a mount that only reads above it keeps from being; and what is
+/// mounted below it is made within it, on a volume that is mounted to be read alone.
+fn refuse_hidden(list: &str, number: usize, container: &Container) -> Result<(), Refusal> {
+    for mount in container.volume_mounts.iter().flatten() {
+        let path = mount.mount_path.trim_end_matches('/');
+        let is_above = SOCKET_DIR.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
+        let is_below = path.strip_prefix(SOCKET_DIR).is_some_and(|rest| rest.starts_with('/'));
+        let sentence = match mount.read_only {
+            Some(true) if is_above => "where the folder of the sidecar's socket cannot be made",
+            _ if is_below => "within the folder of the sidecar's socket",
+            _ => continue,
+        };
+        return Err(Refusal::forbidden(format!(
+            "spec.{list}[{number}].volumeMounts: container {} has volume {} at {}, {sentence}, {SOCKET_DIR}",
+            container.name,
+            mount.name,
+            super::refusal::quoted(&mount.mount_path)
+        )));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Keeps the certificate that is shown: of a Secret that every replica may write, or of files that somebody else writes. Looks
 //! again and again, so that whatever somebody does to it is put right.
 
-use std::{collections::BTreeMap, fs, path::Path, path::PathBuf, sync::Arc, time::Duration};
+use std::{fs, path::Path, path::PathBuf, sync::Arc, time::Duration};
 
 use k8s_openapi::{
     api::{admissionregistration::v1::MutatingWebhookConfiguration, core::v1::Secret},
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::{
     sync::watch,
     task::spawn_blocking,
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, timeout},
 };
 use tracing::{info, warn};
 
@@ -29,6 +29,7 @@ use super::{
     kept::{Judged, Kept, Terms},
 };
 use crate::{
+    controller::names,
     kube_ext::{FIELD_MANAGER, chain},
     metrics::Metrics,
 };
@@ -64,6 +65,8 @@ pub(super) struct Keeper {
     pub(super) namespace: String,
     pub(super) source: Source,
     pub(super) every: Duration,
+    /// How long a look may take: an answer that never comes would be waited for without end.
+    pub(super) within: Duration,
     pub(super) certificate: Arc<Certificate>,
     /// Why nothing is shown yet; empty: something is.
     pub(super) readiness: watch::Sender<String>,
@@ -87,6 +90,8 @@ enum Error {
     File(PathBuf, #[source] std::io::Error),
     #[error("the look at the files ended early")]
     Panicked,
+    #[error("the look at it was not over within {0:?}")]
+    TooLong(Duration),
 }
 
 /// Where one look at the Secret ends.
@@ -115,7 +120,8 @@ impl Keeper {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
-            let outcome = self.look().await;
+            let looked = timeout(self.within, self.look()).await;
+            let outcome = looked.unwrap_or(Err(Error::TooLong(self.within)));
             let why = outcome.err().map(|error| chain(&error)).unwrap_or_default();
             // Once, until it is another.
             if said != why && !why.is_empty() {
@@ -192,13 +198,11 @@ impl Keeper {
     }
 
     fn secret(&self, name: &str, kept: &Kept) -> Secret {
-        let labels = [("app.kubernetes.io/managed-by", "embark-operator")];
-        let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
         Secret {
             metadata: ObjectMeta {
                 name: Some(name.to_owned()),
                 namespace: Some(self.namespace.clone()),
-                labels: Some(BTreeMap::from(labels)),
+                labels: Some(names::own_labels()),
                 ..ObjectMeta::default()
             },
             type_: Some("Opaque".to_owned()),
@@ -289,4 +293,67 @@ fn read(folder: &Path) -> Result<Pair, Error> {
 
 fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 409)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll};
+
+    use futures_util::future::{BoxFuture, FutureExt as _};
+    use http::{Request, Response};
+    use kube::client::Body;
+    use prometheus_client::metrics::counter::Counter;
+    use tokio::sync::mpsc;
+    use tower_service::Service;
+
+    use super::*;
+
+    /// An API server that hears every request and answers none.
+    #[derive(Clone)]
+    struct Silent(mpsc::UnboundedSender<String>);
+
+    impl Service<Request<Body>> for Silent {
+        type Response = Response<Body>;
+        type Error = kube::Error;
+        type Future = BoxFuture<'static, kube::Result<Response<Body>>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<kube::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: Request<Body>) -> Self::Future {
+            let _ = self.0.send(request.uri().path().to_owned());
+            std::future::pending().boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_look_that_is_never_answered_is_given_up_and_made_again() {
+        let (hear, mut heard) = mpsc::unbounded_channel();
+        let terms = Terms {
+            host: "webhook.embark.svc".to_owned(),
+            validity: Duration::from_secs(3600),
+            settle: Duration::from_secs(1),
+        };
+        let readiness = watch::Sender::new(String::new());
+        let mut told = readiness.subscribe();
+        let keeper = Keeper {
+            client: Client::new(Silent(hear), "embark"),
+            namespace: "embark".to_owned(),
+            source: Source::Secret { secret: "s".into(), configuration: "c".into(), terms },
+            every: Duration::from_millis(1),
+            within: Duration::from_millis(10),
+            certificate: Arc::default(),
+            readiness,
+            metrics: Arc::new(Metrics::new(Counter::default())),
+        };
+        let keeping = tokio::spawn(keeper.keep());
+        for look in 0..3 {
+            let path = timeout(Duration::from_secs(60), heard.recv()).await;
+            assert!(path.is_ok_and(|path| path.is_some_and(|p| p.ends_with("/c"))), "{look}");
+        }
+        let said = told.wait_for(|why| why.contains("not over within 10ms")).await;
+        assert!(said.is_ok());
+        keeping.abort();
+    }
 }

@@ -36,7 +36,7 @@ impl WebhookMetrics {
         WebhookMetrics { answers, certificate_end }
     }
 
-    pub(super) fn answered(&self, outcome: &'static str, took: Duration) {
+    pub(crate) fn answered(&self, outcome: &'static str, took: Duration) {
         self.answers.get_or_create(&Outcome { outcome }).observe(took.as_secs_f64());
     }
 

@@ -15,7 +15,7 @@ use kube::{
 use tokio::task::JoinHandle;
 
 use super::refusal::Refusal;
-use crate::{children::Guarded, kube_ext::chain, watches::Scope};
+use crate::{children::Guarded, controller::names::MODELS, kube_ext::chain, watches::Scope};
 
 /// The most names of other models that a sentence has.
 const NAMED: usize = 20;
@@ -114,7 +114,7 @@ impl Models {
         };
         Refusal::forbidden(format!(
             "metadata.annotations[{}]: there is no EmbeddingModel {name:?} in namespace {namespace}, which {there}",
-            super::asked::MODELS
+            MODELS
         ))
     }
 }

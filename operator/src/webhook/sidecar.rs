@@ -61,11 +61,25 @@ pub(super) struct Sidecar {
     pub(super) volumes: Vec<Volume>,
 }
 
+/// Which image runs, and beside whom.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Runs<'a> {
+    pub(super) image: &'a str,
+    pub(super) user: PodUser,
+}
+
+/// Whom the pod's containers run as unless they say otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PodUser {
+    Root,
+    Other,
+}
+
 /// A volume and where it is mounted.
 type Mounted = (Volume, VolumeMount);
 
-/// What a pod that asks for these models is given. `is_root` says that its containers run as root unless they say otherwise.
-pub(super) fn build(asked: &Asked, models: &[Model], (image, is_root): (&str, bool)) -> Sidecar {
+/// What a pod that asks for these models is given.
+pub(super) fn build(asked: &Asked, models: &[Model], runs: Runs<'_>) -> Sidecar {
     let mut mounted = vec![
         empty(SOCKET_VOLUME, SOCKET_DIR),
         empty(DATA_VOLUME, DATA_DIR),
@@ -77,7 +91,7 @@ pub(super) fn build(asked: &Asked, models: &[Model], (image, is_root): (&str, bo
     let (volumes, mounts) = mounted.into_iter().unzip();
     let container = Container {
         name: CONTAINER.to_owned(),
-        image: Some(image.to_owned()),
+        image: Some(runs.image.to_owned()),
         args: Some(arguments()),
         restart_policy: Some("Always".to_owned()),
         ports: Some(vec![ContainerPort {
@@ -94,7 +108,7 @@ pub(super) fn build(asked: &Asked, models: &[Model], (image, is_root): (&str, bo
         }),
         resources: Some(resources(asked, models)),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
-        security_context: Some(security(is_root)),
+        security_context: Some(security(runs.user)),
         volume_mounts: Some(mounts),
         ..Container::default()
     };
@@ -233,13 +247,13 @@ fn probe(path: &str) -> Probe {
 }
 
 /// What Pod Security's `restricted` asks for, whatever the pod's own settings are.
-fn security(is_root: bool) -> SecurityContext {
+fn security(user: PodUser) -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),
         read_only_root_filesystem: Some(true),
         run_as_non_root: Some(true),
         // Elsewhere the image's user or the namespace's is right.
-        run_as_user: is_root.then_some(USER),
+        run_as_user: (user == PodUser::Root).then_some(USER),
         capabilities: Some(Capabilities {
             drop: Some(vec!["ALL".to_owned()]),
             ..Capabilities::default()

@@ -160,6 +160,7 @@ fn built(model: EmbeddingModel) -> Prepared {
         sidecar_image: "embark-sidecar:golden".to_owned(),
         namespace: "system".to_owned(),
         watch_namespaces: Vec::new(),
+        lease_name: String::new(),
         identity: "operator-0".to_owned(),
         listen: "127.0.0.1:0".parse().unwrap(),
         webhook: args::Webhook::default(),

@@ -214,6 +214,7 @@ fn what_cannot_be_together_is_refused_with_its_field() {
         pod(all)
     };
     let port = |port: Value| json!({"containers": [{"name": "main", "ports": [port]}]});
+    let mounts = |mount: Value| json!({"containers": [{"name": "main", "volumeMounts": [mount]}]});
     let mount = json!({"name": "mine", "mountPath": "/run/embark/"});
     for (before, part) in [
         (with(json!({"hostNetwork": true})), "spec.hostNetwork: true"),
@@ -226,13 +227,23 @@ fn what_cannot_be_together_is_refused_with_its_field() {
             with(json!({"volumes": [{"name": "embark-0-policy", "emptyDir": {}}]})),
             "spec.volumes[0].name: \"embark-0-policy\"",
         ),
+        (with(mounts(mount)), "container main has volume mine at /run/embark"),
         (
-            with(json!({"containers": [{"name": "main", "volumeMounts": [mount]}]})),
-            "container main has volume mine at /run/embark",
+            with(mounts(json!({"name": "mine", "mountPath": "/run", "readOnly": true}))),
+            "spec.containers[0].volumeMounts: container main has volume mine at \"/run\"",
+        ),
+        (
+            with(mounts(json!({"name": "mine", "mountPath": "/run/embark/more/"}))),
+            "has volume mine at \"/run/embark/more/\", within the folder",
         ),
     ] {
         let message = injected(&before, &[model("a", |_| {})]).unwrap_err();
         assert!(message.contains(part), "{message}");
+    }
+    // There the folder can be made, or is nowhere near.
+    for (path, read_only) in [("/run", false), ("/run/embarked", true), ("/ru", true)] {
+        let mount = json!({"name": "mine", "mountPath": path, "readOnly": read_only});
+        assert!(injected(&with(mounts(mount)), &[model("a", |_| {})]).is_ok(), "{path}");
     }
     let udp = with(port(json!({"containerPort": 24181, "protocol": "UDP"})));
     assert!(injected(&udp, &[model("a", |_| {})]).is_ok());
@@ -253,4 +264,24 @@ fn a_sidecar_that_was_made_for_other_models_is_refused() {
     marked["metadata"]["annotations"][INJECTED] = "a".into();
     let after = injected(&marked, &[model("a", |_| {})]).unwrap();
     assert_eq!(sidecar(&after)["name"], CONTAINER);
+}
+
+#[test]
+fn annotations_of_meshes_stay_as_they_are() {
+    let mut before = one_container();
+    let annotations = json!({
+        "embark.dev/models": "a",
+        "sidecar.istio.io/inject": "true",
+        "sidecar.istio.io/status": "{\"initContainers\":[\"istio-init\"],\"containers\":null}",
+        "traffic.sidecar.istio.io/excludeInboundPorts": " 8080,24181 ",
+        "proxy.istio.io/config": "holdApplicationUntilProxyStarts: true\n",
+        "linkerd.io/inject": "enabled",
+        "config.linkerd.io/skip-outbound-ports": "443",
+        "config.alpha.linkerd.io/proxy-wait-before-exit-seconds": "5",
+    });
+    before["metadata"]["annotations"] = annotations.clone();
+    let mut after = injected(&before, &[model("a", |_| {})]).unwrap();
+    let mine = after["metadata"]["annotations"].as_object_mut().unwrap().remove(INJECTED);
+    assert_eq!(mine.unwrap(), "a");
+    assert_eq!(after["metadata"].to_string(), before["metadata"].to_string());
 }
