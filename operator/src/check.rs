@@ -168,7 +168,9 @@ async fn look(arguments: &Check) -> (Verdict, Vec<Finding>) {
         Ok(client) => client,
         Err(error) => return no_cluster(words(&chain(&error))),
     };
-    let version = match timeout(FIRST_WITHIN, client.apiserver_version()).await {
+    let version = timeout(FIRST_WITHIN, client.apiserver_version());
+    let (version, installed) = tokio::join!(version, Installed::find(&client, arguments));
+    let version = match version {
         Ok(Ok(version)) => version,
         Ok(Err(error)) => {
             return no_cluster(format!(
@@ -180,7 +182,6 @@ async fn look(arguments: &Check) -> (Verdict, Vec<Finding>) {
             return no_cluster(format!("the API server does not answer within {FIRST_WITHIN:?}"));
         }
     };
-    let installed = Installed::find(&client, arguments).await;
     let looker = Looker { client, arguments: arguments.clone(), installed };
     let mut findings = vec![cluster::version(&version)];
     let looks: [(&'static str, BoxFuture<'_, Vec<Finding>>); 6] = [

@@ -65,7 +65,7 @@ const WAITING_EVERY: Duration = Duration::from_secs(5);
 /// When old revisions are looked at again that Kubernetes is about to delete.
 const LEFT_FOR: Duration = Duration::from_secs(15);
 
-/// Models whose failures are counted at a time.
+/// Models whose failures are known at a time.
 const MOST_FAILURES: usize = 10_000;
 
 /// What every reconcile shares.
@@ -78,8 +78,14 @@ pub(crate) struct Context {
     statuses: Statuses,
     /// What an upgrade of the operator is rolling.
     rollouts: Rollouts,
-    /// How often a model failed in a row.
-    failures: Mutex<HashMap<ObjectRef<Guarded>, u32>>,
+    /// Models that failed last.
+    failures: Mutex<HashMap<ObjectRef<Guarded>, Failure>>,
+}
+
+/// How a model rests that has failed.
+struct Failure {
+    wait: Duration,
+    until: Instant,
 }
 
 /// What is known of the cluster without asking for it.
@@ -152,17 +158,21 @@ impl Context {
         Context { client, settings, children, reports, metrics, statuses, rollouts, failures }
     }
 
-    /// How long a model rests that has failed again.
+    /// How long a model rests that has failed again. What happens to its children may wake it sooner; that it fails then
+    /// tells nothing new, and makes no wait longer.
     fn failed(&self, model: ObjectRef<Guarded>) -> Duration {
+        let now = Instant::now();
         let mut failures = self.failures.lock();
         // Those of models that are gone meanwhile are never taken out one by one.
         if failures.len() >= MOST_FAILURES {
             failures.clear();
         }
-        let count = failures.entry(model).or_default();
-        let wait = FIRST_WAIT.saturating_mul(2_u32.saturating_pow(*count)).min(LONGEST_WAIT);
-        *count = count.saturating_add(1);
-        wait
+        let failure = failures.entry(model).or_insert(Failure { wait: Duration::ZERO, until: now });
+        if failure.until <= now {
+            failure.wait = failure.wait.saturating_mul(2).clamp(FIRST_WAIT, LONGEST_WAIT);
+            failure.until = now + failure.wait;
+        }
+        failure.until - now
     }
 
     fn succeeded(&self, model: &ObjectRef<Guarded>) {

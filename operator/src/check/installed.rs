@@ -45,7 +45,10 @@ pub(super) struct Written {
 
 impl Installed {
     pub(super) async fn find(client: &Client, arguments: &Check) -> Self {
-        let deployment = in_time(deployment(client, arguments)).await;
+        let (deployment, configurations) = tokio::join!(
+            in_time(deployment(client, arguments)),
+            in_time(configurations(client, arguments)),
+        );
         let container = deployment.as_ref().ok().and_then(Option::as_ref).and_then(operator);
         let said = |name| container.and_then(|container| option(container, name));
         let namespaces = match arguments.watch_namespaces.as_slice() {
@@ -54,7 +57,6 @@ impl Installed {
         };
         let lease = arguments.lease_name.clone().or_else(|| said("--lease-name"));
         let (has_webhook, secret) = (said("--webhook-listen").is_some(), said("--webhook-secret"));
-        let configurations = in_time(configurations(client, arguments)).await;
         let lease = lease.unwrap_or_else(|| LEASE.to_owned());
         Installed { deployment, lease, namespaces, configurations, secret, has_webhook }
     }

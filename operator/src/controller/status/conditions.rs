@@ -11,7 +11,7 @@ use k8s_openapi::{
 
 use super::{Observed, PodView};
 use crate::{
-    controller::{progress::Rollout, rollouts::AT_ONCE},
+    controller::{names::PAUSED, progress::Rollout, rollouts::AT_ONCE},
     words::{cleaned, cut},
 };
 
@@ -49,8 +49,8 @@ pub(super) fn of_applied(observed: &Observed<'_>, rollout: &Rollout) -> Vec<Verd
 
 /// The conditions of a model that nothing is applied of: whether its pods serve, and that there is no progress.
 pub(super) fn of_paused(rollout: Option<&Rollout>) -> Vec<Verdict> {
-    const PAUSED: &str = "the annotation embark.dev/paused holds back every change";
-    let mut verdicts = vec![Verdict::new("Progressing", Some(false), "Paused", PAUSED)];
+    let paused = || format!("the annotation {PAUSED} holds back every change");
+    let mut verdicts = vec![Verdict::new("Progressing", Some(false), "Paused", paused())];
     match rollout.map(available) {
         Some(available) => {
             let holds = available.holds == Some(true);
@@ -58,7 +58,7 @@ pub(super) fn of_paused(rollout: Option<&Rollout>) -> Vec<Verdict> {
             let message = available.message.clone();
             verdicts.extend([available, Verdict::new("Ready", Some(holds), reason, message)]);
         }
-        None => verdicts.push(Verdict::new("Ready", Some(false), "Paused", PAUSED)),
+        None => verdicts.push(Verdict::new("Ready", Some(false), "Paused", paused())),
     }
     verdicts
 }
