@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod autoscaling;
+mod check;
 mod harness;
 mod injection;
 mod live;
