@@ -268,12 +268,12 @@ async fn attempt(model: &Guarded, context: &Context) -> Result<Action, Error> {
     }
 }
 
-/// `None`: what another model of the name has left is still on its way out.
+/// `None`: what another model of the name has left was taken over, which the watches are still to tell of.
 async fn apply(
     validated: &ValidatedModel,
     context: &Context,
 ) -> Result<Option<Applied>, ApplyError> {
-    if predecessor::clear(context, validated).await? {
+    if predecessor::inherit(context, validated).await? {
         return Ok(None);
     }
     let prepared = build::build(validated, &context.settings);

@@ -92,6 +92,11 @@ pub(crate) fn is_invalid(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 422)
 }
 
+/// Whether there is no such object.
+pub(crate) fn is_gone(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
 /// Whether an object of the name is there that is not the one that was meant, or none where one was.
 pub(crate) fn is_another(error: &kube::Error) -> bool {
     let kube::Error::Api(status) = error else { return false };
@@ -129,7 +134,7 @@ pub(crate) async fn delete<K: Object>(client: &Client, object: &K) -> kube::Resu
     let parameters = DeleteParams::background().preconditions(preconditions);
     match api.delete(&object.name_any(), &parameters).await {
         Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) if is_gone(&error) => Ok(()),
         Err(error) => Err(error),
     }
 }

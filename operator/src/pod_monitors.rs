@@ -176,7 +176,9 @@ fn while_served(
     tell: watch::Sender<bool>,
 ) -> impl Stream<Item = watcher::Result<Event<PodMonitor>>> + Send + 'static {
     let nothing: Events<PodMonitor> = stream::pending().boxed();
-    let told = stream::unfold((definition, nothing), move |(mut definition, mut events)| {
+    // Whether they were listed since there is the kind.
+    let begin = (definition, nothing, false);
+    let told = stream::unfold(begin, move |(mut definition, mut events, mut is_listed)| {
         let (objects, tell) = (objects.clone(), tell.clone());
         async move {
             loop {
@@ -184,22 +186,27 @@ fn while_served(
                     Some(is_served) = definition.next() => {
                         let is_new = is_news(&tell, is_served);
                         if is_new && is_served {
-                            events = objects();
+                            (events, is_listed) = (objects(), false);
                         } else if !is_served {
-                            return Some((none(), (definition, stream::pending().boxed())));
+                            return Some((none(), (definition, stream::pending().boxed(), false)));
                         }
                     }
                     Some(event) = events.next() => {
                         let mut told = vec![event];
                         match told[0] {
                             // Without the right to read them, models are served all the same.
-                            Err(watcher::Error::InitialListFailed(_)) if is_news(&tell, false) => {
+                            Err(watcher::Error::InitialListFailed(_))
+                                if !is_listed && is_news(&tell, false) =>
+                            {
                                 told.extend(none());
                             }
-                            Ok(Event::InitDone) => drop(is_news(&tell, true)),
+                            Ok(Event::InitDone) => {
+                                is_listed = true;
+                                is_news(&tell, true);
+                            }
                             _ => {}
                         }
-                        return Some((told, (definition, events)));
+                        return Some((told, (definition, events, is_listed)));
                     }
                     else => return None,
                 }

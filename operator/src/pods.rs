@@ -4,7 +4,7 @@
 mod reports;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
     time::Duration,
@@ -93,16 +93,18 @@ impl Poller {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut asks, mut asked) = (FuturesUnordered::new(), BTreeSet::new());
+        let mut due = VecDeque::new();
         loop {
             tokio::select! {
-                _ = ticks.tick() => {}
+                _ = ticks.tick() => due = self.due(),
                 Some(uid) = asks.next(), if !asks.is_empty() => {
                     asked.remove(&uid);
-                    continue;
                 }
             }
-            for (uid, pod) in self.due() {
-                if asks.len() < AT_A_TIME && asked.insert(uid.clone()) {
+            while asks.len() < AT_A_TIME
+                && let Some((uid, pod)) = due.pop_front()
+            {
+                if asked.insert(uid.clone()) {
                     asks.push(self.ask(pod).map(|()| uid));
                 }
             }
@@ -110,7 +112,7 @@ impl Poller {
     }
 
     /// The pods that are to be asked, by their uid, those that have waited longest first.
-    fn due(&self) -> Vec<(String, Arc<Pod>)> {
+    fn due(&self) -> VecDeque<(String, Arc<Pod>)> {
         let mut pods = self.children.all::<Pod>();
         pods.retain(|pod| !has_ended(pod));
         self.reports.keep(&pods.iter().filter_map(|pod| pod.uid()).collect());
@@ -118,7 +120,7 @@ impl Poller {
         pods.retain(|pod| is_running(pod) && self.reports.is_due(pod, now));
         let mut due: Vec<_> = pods.into_iter().filter_map(|pod| Some((pod.uid()?, pod))).collect();
         due.sort_by_cached_key(|(uid, _)| self.reports.next(uid));
-        due
+        due.into()
     }
 
     async fn ask(&self, pod: Arc<Pod>) {

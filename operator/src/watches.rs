@@ -1,6 +1,9 @@
 //! Watches: of the whole cluster, or of some namespaces as if they were all there is.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
 
 use futures_util::{
     StreamExt as _,
@@ -15,7 +18,12 @@ use kube::{
     },
 };
 
+use tokio::time::Instant;
+
 use crate::kube_ext::Watched;
+
+/// How long a namespace is waited for that may not be read: an API server that has just started may know no roles yet.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where the operator looks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,6 +50,8 @@ struct Merge<K: Watched> {
 struct Listing<K> {
     /// Namespaces whose list is not complete.
     missing: BTreeSet<String>,
+    /// Since when a namespace may not be read.
+    denied: BTreeMap<String, Instant>,
     /// Objects by namespace and name.
     found: BTreeMap<String, HashMap<String, K>>,
 }
@@ -89,7 +99,8 @@ impl Scope {
                 Ok(event) => merge.take(&namespace, event).into_iter().map(Ok).collect(),
                 Err(error) => {
                     let is_out = is_forbidden(&error);
-                    let listed = if is_out { merge.leave_out(&namespace) } else { Vec::new() };
+                    let now = Instant::now();
+                    let listed = if is_out { merge.denied(&namespace, now) } else { Vec::new() };
                     let mut told: Vec<watcher::Result<Event<K>>> = vec![Err(error)];
                     told.extend(listed.into_iter().map(Ok));
                     told
@@ -104,7 +115,8 @@ impl Scope {
 
 impl<K: Watched> Merge<K> {
     fn new(namespaces: BTreeSet<String>, kept: Store<K>) -> Self {
-        let listing = Listing { missing: namespaces, found: BTreeMap::new() };
+        let (denied, found) = (BTreeMap::new(), BTreeMap::new());
+        let listing = Listing { missing: namespaces, denied, found };
         Merge { listing: Some(listing), named: BTreeMap::new(), kept }
     }
 
@@ -115,7 +127,11 @@ impl<K: Watched> Merge<K> {
         };
         let found = listing.found.entry(namespace.to_owned()).or_default();
         match event {
-            Event::Init => found.clear(),
+            Event::Init => {
+                found.clear();
+                listing.missing.insert(namespace.to_owned());
+                listing.denied.remove(namespace);
+            }
             Event::InitApply(object) | Event::Apply(object) => {
                 found.insert(object.name_any(), object);
             }
@@ -129,10 +145,14 @@ impl<K: Watched> Merge<K> {
         self.listed()
     }
 
-    /// A namespace that nothing may be read in, such as one that is gone, holds up no other. Should it come to be read, its
-    /// list is one of changes.
-    fn leave_out(&mut self, namespace: &str) -> Vec<Event<K>> {
+    /// A namespace that nothing may be read in for a while, such as one that is gone, holds up no other. Should it come to be
+    /// read, its list is one of changes.
+    fn denied(&mut self, namespace: &str, now: Instant) -> Vec<Event<K>> {
         let Some(listing) = &mut self.listing else { return Vec::new() };
+        let since = *listing.denied.entry(namespace.to_owned()).or_insert(now);
+        if now.duration_since(since) < PATIENCE {
+            return Vec::new();
+        }
         listing.missing.remove(namespace);
         self.listed()
     }
@@ -254,15 +274,31 @@ mod tests {
         let mut merge = Merge::new(["a", "gone"].map(str::to_owned).into(), kept);
         assert!(merge.take("a", Event::Init).is_empty());
         assert!(merge.take("a", Event::InitApply(object("a", "one"))).is_empty());
-        assert!(merge.leave_out("gone").is_empty());
-        let events = merge.take("a", Event::InitDone);
+        let begin = Instant::now();
+        assert!(merge.denied("gone", begin).is_empty());
+        assert!(merge.take("a", Event::InitDone).is_empty());
+        assert!(merge.denied("gone", begin + PATIENCE / 2).is_empty());
+        let events = merge.denied("gone", begin + PATIENCE);
         events.iter().for_each(|event| writer.apply_watcher_event(event));
         assert_eq!(words(&events), ["begin", "list one", "end"]);
-        assert!(merge.leave_out("gone").is_empty());
+        assert!(merge.denied("gone", begin + 2 * PATIENCE).is_empty());
         // It is made, and may be read.
         assert!(merge.take("gone", Event::Init).is_empty());
         let events = merge.take("gone", Event::InitApply(object("gone", "two")));
         assert_eq!(words(&events), ["apply two"]);
         assert!(merge.take("gone", Event::InitDone).is_empty());
+    }
+
+    #[test]
+    fn list_that_begins_anew_before_all_are_complete_is_waited_for() {
+        let (kept, _) = store::<ConfigMap>();
+        let mut merge = Merge::new(["a", "b"].map(str::to_owned).into(), kept);
+        for event in [Event::Init, Event::InitDone, Event::Init] {
+            assert!(merge.take("a", event).is_empty());
+        }
+        assert!(merge.take("b", Event::Init).is_empty());
+        assert!(merge.take("b", Event::InitDone).is_empty());
+        assert!(merge.take("a", Event::InitApply(object("a", "one"))).is_empty());
+        assert_eq!(words(&merge.take("a", Event::InitDone)), ["begin", "list one", "end"]);
     }
 }

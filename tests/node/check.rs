@@ -25,8 +25,7 @@ async fn check_finds_nothing_wrong_with_what_the_chart_installs() {
                 finding["check"] == check && finding["level"] == "ok" && message.contains(part)
             })
         };
-        WELL.into_iter().all(is_well)
-            && findings.iter().all(|finding| finding["level"] != "failed")
+        WELL.into_iter().all(is_well) && findings.iter().all(|finding| finding["level"] != "failed")
     })
     .await;
 }

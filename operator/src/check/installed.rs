@@ -57,6 +57,13 @@ impl Installed {
         };
         let lease = arguments.lease_name.clone().or_else(|| said("--lease-name"));
         let (has_webhook, secret) = (said("--webhook-listen").is_some(), said("--webhook-secret"));
+        // Another release may be in the same namespace.
+        let own = said("--webhook-configuration").filter(|_| arguments.webhook.is_none());
+        let is_own = |one: &MutatingWebhookConfiguration| {
+            own.as_ref().is_none_or(|own| one.name_any() == *own)
+        };
+        let configurations =
+            configurations.map(|all| all.into_iter().filter(is_own).collect::<Vec<_>>());
         let lease = lease.unwrap_or_else(|| LEASE.to_owned());
         Installed { deployment, lease, namespaces, configurations, secret, has_webhook }
     }
