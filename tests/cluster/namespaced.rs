@@ -3,7 +3,7 @@
 use embark_tests::{
     cluster::{ControlPlane, Namespace},
     injection::asking,
-    operator::Operator,
+    operator::{Operator, apply_definition},
     programs,
     sidecar::until,
 };
@@ -33,6 +33,7 @@ impl Places {
     async fn start() -> Places {
         // Of its own: an operator that the others' tests run would serve these namespaces too.
         let plane = ControlPlane::start().await;
+        apply_definition(&plane).await;
         let home = plane.namespace("home").await;
         let (a, b) = (plane.namespace("a").await, plane.namespace("b").await);
         Places { plane, home, a, b }

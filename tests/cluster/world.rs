@@ -110,8 +110,7 @@ impl World {
         .await;
     }
 
-    /// Waits until all is told of, and until a look at every model changes none of its children. Which generation of a model
-    /// its Deployment is made of may be noted there.
+    /// Waits until all is told of, and until a look at every model changes none of its children.
     pub(crate) async fn rest(&self, proxy: &ApiProxy) {
         until("the world is at rest", async || {
             self.told().await;
@@ -121,8 +120,8 @@ impl World {
             }
             self.told().await;
             let writes = proxy.writes(mark, &self.namespace);
-            let is_note = |write: &Call| [STATUS, "deployments"].contains(&write.resource.as_str());
-            writes.iter().all(is_note) && self.gist().await == before
+            let is_status = |write: &Call| write.resource == STATUS;
+            writes.iter().all(is_status) && self.gist().await == before
         })
         .await;
     }

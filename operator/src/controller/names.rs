@@ -23,10 +23,8 @@ pub(crate) const INJECTED: &str = "embark.dev/injected";
 pub(crate) const CONTAINER: &str = "sidecar";
 /// The hash of a child as it was applied: what is not ours in the live object does not count.
 pub(crate) const APPLIED_HASH: &str = "embark.dev/applied-hash";
-/// The generation of the spec that a Deployment was made of: another template of the same generation is the operator's
-/// doing.
-pub(crate) const GENERATION: &str = "embark.dev/generation";
-/// The hash of what a spec says of pods: a change of all else in it does not replace them.
+/// The hash of what a spec says of pods: another template with the same hash is the operator's doing. All else in a spec leaves
+/// the Deployment as it is: an annotation more would make its status of no use until Kubernetes has looked at it again.
 pub(crate) const PODS_HASH: &str = "embark.dev/pods-hash";
 /// Marks a Deployment whose pods are replaced because the operator makes them otherwise than one before it.
 pub(crate) const UPGRADE: &str = "embark.dev/upgrade";

@@ -31,10 +31,8 @@ pub(super) struct Leave(Key);
 pub(super) fn is_upgrade(desired: &Value, live: &Deployment) -> bool {
     let wanted = |name: &str| desired["metadata"]["annotations"][name].as_str();
     let found = |name: &str| live.annotations().get(name).map(String::as_str);
-    // An operator that reads a spec otherwise has another hash of it, but no other generation.
-    let is_same_model = found(names::GENERATION)
-        .is_none_or(|found| Some(found) == wanted(names::GENERATION))
-        || found(names::PODS_HASH).is_some_and(|found| Some(found) == wanted(names::PODS_HASH));
+    let is_same_model =
+        found(names::PODS_HASH).is_none_or(|found| Some(found) == wanted(names::PODS_HASH));
     let is_edited = found(names::APPLIED_HASH) == wanted(names::APPLIED_HASH);
     let serves = live.status.as_ref().and_then(|status| status.available_replicas) > Some(0);
     let template = live.spec.as_ref().map(|spec| json!(spec.template)).unwrap_or_default();

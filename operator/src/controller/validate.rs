@@ -21,8 +21,6 @@ use super::names::Names;
 pub(crate) struct ValidatedModel {
     pub(crate) name: String,
     pub(crate) namespace: String,
-    /// Moves with the spec.
-    pub(crate) generation: i64,
     /// What its children are owned by.
     pub(crate) owner: OwnerReference,
     pub(crate) spec: EmbeddingModelSpec,
@@ -52,7 +50,6 @@ pub(super) fn validate(model: &EmbeddingModel) -> Result<ValidatedModel, Vec<Fie
     let owner = model.controller_owner_ref(&());
     Ok(ValidatedModel {
         namespace: model.namespace().unwrap_or_default(),
-        generation: model.metadata.generation.unwrap_or_default(),
         owner: owner.expect("what the API server sends has a name and a uid"),
         spec: model.spec.clone(),
         serving_hash: hash(&files.serving),

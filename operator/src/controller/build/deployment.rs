@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use super::{ValidatedModel, metadata, mounts, service::GRPC, volumes, with};
+use crate::{
+    controller::names::{CONTAINER, PODS_HASH},
+    settings::Settings,
+};
 use embark_crds::{
     contract::{ADMIN_PORT, GRPC_PORT, files},
     digest,
-    v1alpha1::EmbeddingModelSpec,
 };
 use k8s_openapi::{
     api::{
@@ -21,13 +25,6 @@ use k8s_openapi::{
         util::intstr::IntOrString,
     },
 };
-use serde_json::json;
-
-use super::{ValidatedModel, metadata, mounts, service::GRPC, volumes, with};
-use crate::{
-    controller::names::{CONTAINER, GENERATION, PODS_HASH},
-    settings::Settings,
-};
 
 /// The name of the port of probes, metrics and status.
 pub(super) const ADMIN: &str = "admin";
@@ -39,14 +36,17 @@ const DRAIN_WAIT_SECONDS: i64 = 5;
 const CLOSE_SECONDS: i64 = 55;
 /// How long a process may take to answer at all, in probes of 1 s. It answers long before its model is loaded.
 const STARTUP_PROBES: i32 = 60;
+/// Fields of a spec that other children are made of.
+const OF_NO_POD: [&str; 4] = ["replicas", "autoscaling", "disruptionBudget", "networkPolicy"];
+/// Fields of a spec's cache that pods are made of; the others they follow while they run.
+const OF_PODS_IN_CACHE: [&str; 3] = ["mode", "memory", "disk"];
 /// Revisions that can be rolled back to. Each keeps its contract.
 pub(crate) const REVISIONS: usize = 2;
 
 pub(super) fn build(model: &ValidatedModel, settings: &Settings) -> Deployment {
     let names = model.names();
     let one = |number| Some(IntOrString::Int(number));
-    let made_of = with(BTreeMap::new(), GENERATION, &model.generation.to_string());
-    let made_of = with(made_of, PODS_HASH, &pods_hash(model));
+    let made_of = with(BTreeMap::new(), PODS_HASH, &pods_hash(model));
     Deployment {
         metadata: ObjectMeta { annotations: Some(made_of), ..metadata(model, names.main()) },
         spec: Some(DeploymentSpec {
@@ -70,11 +70,15 @@ pub(super) fn build(model: &ValidatedModel, settings: &Settings) -> Deployment {
     }
 }
 
-/// The hash of what the spec says of pods: all but what they follow while they run, and what other children are made of.
+/// The hash of what the spec says of pods, in the user's words: those of another operator are the same.
 fn pods_hash(model: &ValidatedModel) -> String {
-    let EmbeddingModelSpec { pod, endpoint, .. } = &model.spec;
-    let cache = &model.spec.cache;
-    let said = json!([pod, endpoint, model.contract.serving, cache.mode, cache.memory, cache.disk]);
+    let mut said = serde_json::to_value(&model.spec).expect("it is plain data with text keys");
+    if let Some(fields) = said.as_object_mut() {
+        fields.retain(|field, _| !OF_NO_POD.contains(&field.as_str()));
+    }
+    if let Some(fields) = said["cache"].as_object_mut() {
+        fields.retain(|field, _| OF_PODS_IN_CACHE.contains(&field.as_str()));
+    }
     digest::of_part(&said.to_string())
 }
 
