@@ -130,7 +130,6 @@ impl<K: Watched> Merge<K> {
             Event::Init => {
                 found.clear();
                 listing.missing.insert(namespace.to_owned());
-                listing.denied.remove(namespace);
             }
             Event::InitApply(object) | Event::Apply(object) => {
                 found.insert(object.name_any(), object);
@@ -140,6 +139,7 @@ impl<K: Watched> Merge<K> {
             }
             Event::InitDone => {
                 listing.missing.remove(namespace);
+                listing.denied.remove(namespace);
             }
         }
         self.listed()
@@ -277,7 +277,10 @@ mod tests {
         let begin = Instant::now();
         assert!(merge.denied("gone", begin).is_empty());
         assert!(merge.take("a", Event::InitDone).is_empty());
+        // Each try begins a list.
+        assert!(merge.take("gone", Event::Init).is_empty());
         assert!(merge.denied("gone", begin + PATIENCE / 2).is_empty());
+        assert!(merge.take("gone", Event::Init).is_empty());
         let events = merge.denied("gone", begin + PATIENCE);
         events.iter().for_each(|event| writer.apply_watcher_event(event));
         assert_eq!(words(&events), ["begin", "list one", "end"]);

@@ -24,7 +24,7 @@ pub(crate) async fn nothing_is_taken(namespace: &Namespace) {
     // The contract of a pool is named by its hash: the operator says by which.
     namespace.apply(&asked).await.unwrap();
     settled(namespace).await;
-    let contract = "--selector=embark.dev/role=pool-contract";
+    let contract = "--selector=embark.dev/role=pool-contract,app.kubernetes.io/instance=quickstart";
     let contract = namespace.kubectl(["get", "configmaps", contract, "--output=name"]).await;
     namespace.kubectl(["delete", "embm/quickstart"]).await;
     let children = children(contract.trim().trim_start_matches("configmap/"));
