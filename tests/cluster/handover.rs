@@ -43,6 +43,8 @@ impl Two {
             world.model(&format!("model-{model}"), &json!({})).await;
         }
         world.rest(&first).await;
+        // From then on the Lease's time is counted.
+        until("the Lease is renewed", async || !renewals(&first).is_empty()).await;
         Two { world, alone, first, other, second, _namespace: namespace }
     }
 
@@ -77,15 +79,16 @@ impl Two {
 
     /// The Lease was left alone for its time after its last renewal.
     fn lease_had_its_time(&self) {
-        let renewals = |proxy: &ApiProxy| {
-            proxy.since(0, |call| call.is(Verb::Update, "leases") && call.code == 200)
-        };
         let taken = renewals(&self.second).first().expect("it was taken").began;
         let mut held = renewals(&self.first);
         held.retain(|renewal| renewal.began < taken);
         let waited = taken - held.last().expect("it was renewed").began;
         assert!(waited >= DURATION, "taken {waited:?} after its last renewal");
     }
+}
+
+fn renewals(proxy: &ApiProxy) -> Vec<Call> {
+    proxy.since(0, |call| call.is(Verb::Update, "leases") && call.code == 200)
 }
 
 #[tokio::test]
