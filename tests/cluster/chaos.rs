@@ -7,7 +7,12 @@
 use std::time::Duration;
 
 use embark_tests::{
-    ApiProxy, Random, api_proxy::Fault, cluster::ControlPlane, note, operator::Operator,
+    ApiProxy, Random,
+    api_proxy::Fault,
+    cluster::ControlPlane,
+    long::{self, Blows},
+    note,
+    operator::Operator,
     sidecar::until,
 };
 use serde_json::{Value, json};
@@ -21,19 +26,6 @@ const NAMES: usize = 8;
 const BETWEEN: Duration = Duration::from_secs(8);
 /// Operators that are asked one after the other whether there is something to do.
 const LOOKS: usize = 8;
-
-fn lasts() -> Duration {
-    let long = std::env::var_os("EMBARK_TEST_LONG").is_some_and(|value| value == "1");
-    Duration::from_secs(if long { 600 } else { 90 })
-}
-
-/// The seed of a run; printed, so that a failure can be repeated.
-fn seed() -> u64 {
-    let given = std::env::var("EMBARK_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = given.unwrap_or_else(|| u64::from(std::process::id()));
-    println!("EMBARK_TEST_SEED={seed}");
-    seed
-}
 
 /// A spec of any kind; one in eight is refused.
 fn spec(random: &mut Random) -> Value {
@@ -203,32 +195,24 @@ fn is_refused(model: &Value) -> bool {
 
 #[tokio::test]
 async fn world_is_what_the_models_say_after_chaos() {
-    let mut random = Random::new(seed());
+    let mut random = long::random();
     let plane = ControlPlane::start().await;
     let namespace = plane.namespace("chaos").await;
     let world = World::of(&namespace).await;
     let (mut operator, proxy) = Operator::start_through_proxy(&namespace).await;
     let (began, mut deeds) = (Instant::now(), 0_u64);
-    let (mut next, mut left, mut struck) = (began + BETWEEN, Vec::new(), Vec::new());
+    let mut blows = Blows::new(&BLOWS, BETWEEN);
     // However slow the machine is, each kind comes once.
-    while began.elapsed() < lasts() || struck.len() < BLOWS.len() {
+    while began.elapsed() < long::lasts() || !blows.are_enough() {
         deed(&world, &mut random).await;
         deeds += 1;
-        if Instant::now() < next {
-            continue;
+        if let Some(blow) = blows.due(&mut random) {
+            operator = strike(&plane, operator, (&proxy, blow)).await;
+            blows.came(blow);
         }
-        if left.is_empty() {
-            left = BLOWS.to_vec();
-            random.shuffle(&mut left);
-        }
-        let blow = left.pop().expect("it was filled");
-        operator = strike(&plane, operator, (&proxy, blow)).await;
-        struck.push(blow);
-        next = Instant::now() + BETWEEN;
     }
     note(&format!("{deeds} deeds, {} requests of the operator", proxy.mark()));
-    let missing: Vec<_> = BLOWS.iter().filter(|blow| !struck.contains(blow)).collect();
-    assert!(missing.is_empty(), "{missing:?} did not happen: {struck:?}");
+    assert!(blows.missing().is_empty(), "some did not happen: {blows:?}");
     proxy.clear();
     let mut differences = Vec::new();
     let at_rest = tokio::time::timeout(embark_tests::sidecar::LIMIT, async {

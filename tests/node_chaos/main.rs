@@ -11,9 +11,16 @@
 #[expect(dead_code, reason = "there is no proxy, and fewer kinds of trouble")]
 mod world;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
-use embark_tests::{Random, cluster::Node, note, release::Release, sidecar::until};
+use embark_tests::{
+    Random,
+    cluster::Node,
+    long::{self, Blows},
+    note,
+    release::Release,
+    sidecar::until,
+};
 use serde_json::{Value, json};
 use tokio::time::{Instant, interval};
 
@@ -27,19 +34,6 @@ const BETWEEN: Duration = Duration::from_secs(20);
 const BLOWS: [&str; 3] = ["kubelet", "kube-apiserver", "operator"];
 /// Revisions of a pool that keep their contract: the present one, and two that can be rolled back to.
 const REVISIONS: usize = 3;
-
-fn lasts() -> Duration {
-    let long = std::env::var_os("EMBARK_TEST_LONG").is_some_and(|value| value == "1");
-    Duration::from_secs(if long { 600 } else { 90 })
-}
-
-/// The seed of a run; printed, so that a failure can be repeated.
-fn seed() -> u64 {
-    let given = std::env::var("EMBARK_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = given.unwrap_or_else(|| u64::from(std::process::id()));
-    println!("EMBARK_TEST_SEED={seed}");
-    seed
-}
 
 fn spec(random: &mut Random) -> Value {
     json!({
@@ -109,26 +103,19 @@ async fn orphans(world: &World, models: &[Value]) -> Vec<String> {
 
 #[tokio::test]
 async fn pods_are_what_the_models_say_after_chaos_with_kubelet_restarts() {
-    let mut random = Random::new(seed());
+    let mut random = long::random();
     let (node, release) = (Node::shared().await, Release::shared().await);
     let namespace = node.restricted_namespace("chaos").await;
     let world = World::of(&namespace).await;
     let (began, mut deeds) = (Instant::now(), 0_u64);
-    let (mut next, mut left, mut struck) = (began + BETWEEN, Vec::new(), BTreeSet::new());
+    let mut blows = Blows::new(&BLOWS, BETWEEN);
     let mut ticks = interval(Duration::from_secs(1));
     // However slow the machine is, each kind comes once.
-    while began.elapsed() < lasts() || struck.len() < BLOWS.len() {
+    while began.elapsed() < long::lasts() || !blows.are_enough() {
         ticks.tick().await;
         deed(&world, &mut random).await;
         deeds += 1;
-        if Instant::now() < next {
-            continue;
-        }
-        if left.is_empty() {
-            left = BLOWS.to_vec();
-            random.shuffle(&mut left);
-        }
-        let blow = left.pop().expect("it was filled");
+        let Some(blow) = blows.due(&mut random) else { continue };
         match blow {
             "operator" => release.restart_operator().await,
             component => {
@@ -139,11 +126,10 @@ async fn pods_are_what_the_models_say_after_chaos_with_kubelet_restarts() {
                 node.start_component(component).await;
             }
         }
-        struck.insert(blow);
-        next = Instant::now() + BETWEEN;
+        blows.came(blow);
     }
     note(&format!("{deeds} deeds"));
-    assert_eq!(struck, BTreeSet::from(BLOWS));
+    assert!(blows.missing().is_empty(), "some did not happen: {blows:?}");
     // However it went: one model to look at.
     world.create(MODELS, &model("chaos-last", &spec(&mut random))).await.unwrap();
     until("every model is as it says, and nothing is orphaned", async || {

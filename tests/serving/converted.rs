@@ -8,6 +8,7 @@ use std::{fs, path::Path};
 use embark_sidecar::pb::client::{EmbedRequest, Item, Tensor, item::Input};
 use embark_tests::{
     Manifest, Sidecar,
+    long::is_long,
     manifest::sha256,
     programs,
     sidecar::{Options, difference},
@@ -33,7 +34,7 @@ struct Golden {
 async fn models_of_other_libraries_give_what_the_libraries_give() {
     let kept = programs::root().join("tests/fixtures/converted");
     give_their_goldens(&kept).await;
-    if std::env::var_os("EMBARK_TEST_LONG").is_some_and(|value| value == "1") {
+    if is_long() {
         let made = tempfile::tempdir().unwrap();
         make_anew(made.path()).await;
         give_their_goldens(made.path()).await;

@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 use embark_tests::{
-    Manifest, Sidecar, programs,
+    Manifest, Sidecar,
+    long::is_long,
+    programs,
     sidecar::{LIMIT, Options},
 };
 use serde_json::Value;
@@ -16,7 +18,7 @@ const REQUEST: &str = r#"{"items": [{"text": "text {{randomInt 0 5000}}"}, {"tex
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ghz_meets_no_error_but_documented_sheds() {
-    let long = std::env::var_os("EMBARK_TEST_LONG").is_some_and(|value| value == "1");
+    let long = is_long();
     let folder = tempfile::tempdir().unwrap();
     // So small a queue that some of it is shed.
     let manifest = Manifest::tiny("tiny")

@@ -13,7 +13,7 @@ use std::{
 
 use embark_sidecar::pb::client::{ItemResult, Source};
 use embark_tests::{
-    Manifest, Random, Sidecar,
+    Manifest, Random, Sidecar, long,
     sidecar::{Embeddings, Options, difference, request, sources},
 };
 use tokio::{sync::watch, task::JoinSet, time::Instant};
@@ -101,16 +101,7 @@ impl Tally {
 // === free functions ===
 
 fn rounds(number: usize) -> usize {
-    let long = std::env::var_os("EMBARK_TEST_LONG").is_some_and(|value| value == "1");
-    number * if long { 20 } else { 1 }
-}
-
-/// The seed of a run; printed, so that a failure can be repeated.
-fn seed() -> u64 {
-    let given = std::env::var("EMBARK_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = given.unwrap_or_else(|| u64::from(std::process::id()));
-    println!("EMBARK_TEST_SEED={seed}");
-    seed
+    number * if long::is_long() { 20 } else { 1 }
 }
 
 /// A model whose memory is so small that it hardly answers, so that the disk does.
@@ -265,7 +256,7 @@ async fn survive(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_in_the_middle_of_writes_costs_no_start_and_no_vector() {
     let folder = tempfile::tempdir().unwrap();
-    let mut random = Random::new(seed());
+    let mut random = long::random();
     let reference = Reference::new(folder.path()).await;
     let options = options(folder.path());
     let mut total = Tally::default();
@@ -286,7 +277,7 @@ async fn a_kill_in_the_middle_of_writes_costs_no_start_and_no_vector() {
 #[tokio::test(flavor = "multi_thread")]
 async fn damage_costs_no_start_and_no_vector() {
     let folder = tempfile::tempdir().unwrap();
-    let mut random = Random::new(seed());
+    let mut random = long::random();
     let reference = Reference::new(folder.path()).await;
     let options = options(folder.path());
     survive(&options, &reference, (&mut random, 0)).await;

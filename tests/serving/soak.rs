@@ -16,7 +16,7 @@ mod usage;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use embark_tests::{
-    Manifest, Mount, Random, Sidecar,
+    Manifest, Mount, Random, Sidecar, long,
     sidecar::{LIMIT, Options, difference, pass, until},
 };
 use tokio::{sync::watch, task::JoinSet, time::Instant};
@@ -41,19 +41,6 @@ const GROWTH: u64 = 64 << 20;
 
 /// Threads of pools that start as they are needed, and stay.
 const POOLED: usize = 20;
-
-fn lasts() -> Duration {
-    let long = std::env::var_os("EMBARK_TEST_LONG").is_some_and(|value| value == "1");
-    Duration::from_secs(if long { 600 } else { 90 })
-}
-
-/// The seed of a run; printed, so that a failure can be repeated.
-fn seed() -> u64 {
-    let given = std::env::var("EMBARK_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = given.unwrap_or_else(|| u64::from(std::process::id()));
-    println!("EMBARK_TEST_SEED={seed}");
-    seed
-}
 
 /// A model whose queue and memory are so small that both are full, and whose texts are short.
 fn manifest(folder: &Path) -> Manifest {
@@ -151,7 +138,7 @@ fn assert_met(tally: &Tally, sidecar: &Sidecar) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_soak_at_saturation_gives_no_wrong_vector_and_leaves_no_call_unanswered() {
     let folder = tempfile::tempdir().unwrap();
-    let mut random = Random::new(seed());
+    let mut random = long::random();
     let manifest = manifest(folder.path());
     let reference = Arc::new(Reference::new(folder.path(), &manifest).await);
     let options = Options::new(folder.path(), &manifest);
@@ -166,7 +153,7 @@ async fn a_soak_at_saturation_gives_no_wrong_vector_and_leaves_no_call_unanswere
     let meter = Meter::start(sidecar.id());
     let trouble = trouble::Trouble::new(&sidecar, (manifest, options.clone()), &address).await;
     let tally = tokio::select! {
-        () = trouble.make(&mount, (Instant::now() + lasts(), &mut random)) => {
+        () = trouble.make(&mount, (Instant::now() + long::lasts(), &mut random)) => {
             stop.send_replace(true);
             join(tasks).await
         }

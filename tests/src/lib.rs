@@ -8,6 +8,7 @@ pub mod documents;
 pub mod held;
 pub mod image;
 pub mod injection;
+pub mod long;
 pub mod manifest;
 pub mod mount;
 pub mod network;
