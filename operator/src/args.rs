@@ -89,12 +89,7 @@ pub enum Crds {
 
 /// A namespace's name is a DNS label.
 fn namespace(text: &str) -> Result<String, String> {
-    let is_inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let is_label = (1..=63).contains(&text.len())
-        && text.chars().all(is_inner)
-        && !text.starts_with('-')
-        && !text.ends_with('-');
-    if is_label {
+    if text.len() <= 63 && is_label(text) {
         return Ok(text.to_owned());
     }
     Err("must be the name of a namespace: at most 63 of a to z, 0 to 9 and -, which is neither first nor last".to_owned())
@@ -102,17 +97,16 @@ fn namespace(text: &str) -> Result<String, String> {
 
 /// The name of an object is a DNS subdomain.
 fn object_name(text: &str) -> Result<String, String> {
-    let is_inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let is_part = |part: &str| {
-        !part.is_empty()
-            && part.chars().all(is_inner)
-            && !part.starts_with('-')
-            && !part.ends_with('-')
-    };
-    if text.len() <= 253 && text.split('.').all(is_part) {
+    if text.len() <= 253 && text.split('.').all(is_label) {
         return Ok(text.to_owned());
     }
     Err("must be the name of an object: at most 253 of a to z, 0 to 9, - and ., which begins and ends with a letter or digit".to_owned())
+}
+
+/// Whether a text is made as a DNS label is, of whatever length.
+fn is_label(text: &str) -> bool {
+    let is_inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    !text.is_empty() && text.chars().all(is_inner) && !text.starts_with('-') && !text.ends_with('-')
 }
 
 /// What no other process is called: whoever finds its own name in the Lease leads, so that two of one name would both. A pod's

@@ -25,7 +25,7 @@ use tokio::time::timeout;
 use self::installed::Installed;
 use crate::{
     args::{Check, Output},
-    kube_ext::chain,
+    kube_ext::{chain, is_forbidden},
 };
 
 /// How long the cluster may take to answer at all.
@@ -124,17 +124,11 @@ impl Finding {
     /// The cluster does not say. Whoever may not look knows nothing; what cannot be answered is a failure.
     fn unseen(check: &'static str, what: &str, error: &kube::Error) -> Self {
         let why = words(&chain(error));
-        match error {
-            kube::Error::Api(status) if status.code == 403 => Finding::warning(
-                check,
-                format!("{what} could not be looked at: {why}"),
-                "run this as somebody who may",
-            ),
-            _ => Finding::failed(
-                check,
-                format!("{what} could not be looked at: {why}"),
-                "see why the API server does not answer",
-            ),
+        let message = format!("{what} could not be looked at: {why}");
+        if is_forbidden(error) {
+            Finding::warning(check, message, "run this as somebody who may")
+        } else {
+            Finding::failed(check, message, "see why the API server does not answer")
         }
     }
 }

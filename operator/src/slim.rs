@@ -2,7 +2,7 @@
 //! in memory is not for others to say.
 
 use embark_crds::digest;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec};
 
 use crate::controller::names;
 
@@ -29,7 +29,7 @@ pub(crate) fn pod(pod: &mut Pod) {
     }
     if let Some(spec) = &mut pod.spec {
         let volumes = spec.volumes.take();
-        *spec = k8s_openapi::api::core::v1::PodSpec { volumes, ..Default::default() };
+        *spec = PodSpec { volumes, ..Default::default() };
     }
 }
 

@@ -17,10 +17,9 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
-
 use tokio::time::Instant;
 
-use crate::kube_ext::Watched;
+use crate::kube_ext::{self, Watched};
 
 /// How long a namespace is waited for that may not be read: an API server that has just started may know no roles yet.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -196,12 +195,12 @@ impl<K: Watched> Merge<K> {
 
 /// Whether a watch may not read what it is of.
 fn is_forbidden(error: &watcher::Error) -> bool {
-    let (watcher::Error::InitialListFailed(cause) | watcher::Error::WatchStartFailed(cause)) =
-        error
-    else {
-        return false;
-    };
-    matches!(cause, kube::Error::Api(status) if status.code == 403)
+    match error {
+        watcher::Error::InitialListFailed(cause) | watcher::Error::WatchStartFailed(cause) => {
+            kube_ext::is_forbidden(cause)
+        }
+        _ => false,
+    }
 }
 
 #[cfg(test)]

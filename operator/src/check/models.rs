@@ -3,7 +3,7 @@
 use kube::{Api, api::ListParams};
 
 use super::{Finding, Looker, words};
-use crate::children::Guarded;
+use crate::{children::Guarded, kube_ext::is_gone, watches::Scope};
 
 const CHECK: &str = "models";
 /// Models that are asked for at a time.
@@ -13,18 +13,13 @@ const MOST: usize = 10_000;
 const MOST_TOLD: usize = 10;
 
 pub(super) async fn look(looker: &Looker) -> Vec<Finding> {
-    let client = || looker.client.clone();
-    let namespaces = looker.installed.namespaces.iter();
-    let mut apis: Vec<_> = namespaces.map(|one| Api::namespaced(client(), one)).collect();
-    if apis.is_empty() {
-        apis.push(Api::all(client()));
-    }
+    let scope = Scope::new(looker.installed.namespaces.iter().cloned());
     let mut models = Vec::new();
-    for api in &apis {
+    for api in &scope.each(&looker.client) {
         match list(api, &mut models).await {
             Ok(()) => {}
             // The definition's own finding says it.
-            Err(kube::Error::Api(status)) if status.code == 404 => return Vec::new(),
+            Err(error) if is_gone(&error) => return Vec::new(),
             Err(error) => return vec![Finding::unseen(CHECK, "models", &error)],
         }
     }

@@ -255,10 +255,13 @@ fn hashed<K: Kept>(child: &K) -> Value {
 /// Whether a live child was made from these fields and still has them.
 fn is_applied<K: Kept>(desired: &Value, live: &K) -> bool {
     let Ok(live) = serde_json::to_value(live) else { return false };
-    let mut desired = desired.clone();
+    if desired.get("data").is_none() {
+        return holds(&live, desired);
+    }
     // Of a ConfigMap's texts, what is kept of the live ones.
-    for text in desired.get_mut("data").and_then(Value::as_object_mut).into_iter().flatten() {
-        *text.1 = slim::text(text.1.as_str().unwrap_or_default()).into();
+    let mut desired = desired.clone();
+    for text in desired["data"].as_object_mut().into_iter().flat_map(|data| data.values_mut()) {
+        *text = slim::text(text.as_str().unwrap_or_default()).into();
     }
     holds(&live, &desired)
 }
