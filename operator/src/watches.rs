@@ -2,11 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    mem::take,
     time::Duration,
 };
 
 use futures_util::{
-    StreamExt as _,
+    Stream, StreamExt as _,
     stream::{self, BoxStream, select_all},
 };
 use kube::{
@@ -79,8 +80,8 @@ impl Scope {
         kept: Store<K>,
     ) -> Events<K> {
         let watch = |api: Api<K>| {
+            let events = begun(watcher(api, config.clone())).default_backoff();
             // Who owns which field is long, and of no use here.
-            let events = watcher(api, config.clone()).default_backoff();
             events.modify(|object| object.managed_fields_mut().clear())
         };
         if self.namespaces.is_empty() {
@@ -193,6 +194,25 @@ impl<K: Watched> Merge<K> {
 
 // === free functions ===
 
+/// Tells that a list begins with the first thing that is on it. Alone it would be taken for success, and a watch that may not
+/// list would try again at once, for ever.
+fn begun<K>(
+    events: impl Stream<Item = watcher::Result<Event<K>>>,
+) -> impl Stream<Item = watcher::Result<Event<K>>> {
+    let mut begins = false;
+    events.flat_map(move |event| {
+        let told = match (take(&mut begins), event) {
+            (_, Ok(Event::Init)) => {
+                begins = true;
+                [None, None]
+            }
+            (true, Ok(first)) => [Some(Ok(Event::Init)), Some(Ok(first))],
+            (_, event) => [Some(event), None],
+        };
+        stream::iter(told.into_iter().flatten())
+    })
+}
+
 /// Whether a watch may not read what it is of.
 fn is_forbidden(error: &watcher::Error) -> bool {
     match error {
@@ -205,8 +225,16 @@ fn is_forbidden(error: &watcher::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
     use k8s_openapi::api::core::v1::ConfigMap;
-    use kube::{core::ObjectMeta, runtime::reflector::store};
+    use kube::{
+        core::ObjectMeta,
+        runtime::{reflector::store, utils::Backoff},
+    };
 
     use super::*;
 
@@ -233,6 +261,59 @@ mod tests {
             words[1..last].sort();
         }
         words
+    }
+
+    /// Waits no time, and counts how often it was begun anew.
+    struct Counted(Arc<AtomicUsize>);
+
+    impl Iterator for Counted {
+        type Item = Duration;
+
+        fn next(&mut self) -> Option<Duration> {
+            Some(Duration::ZERO)
+        }
+    }
+
+    impl Backoff for Counted {
+        fn reset(&mut self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn watch_that_may_not_list_tries_less_and_less_often() {
+        let resets = Arc::new(AtomicUsize::new(0));
+        // Each try begins a list.
+        let tries = stream::iter((0..12).map(|n| match n % 2 {
+            0 => Ok(Event::<ConfigMap>::Init),
+            _ => Err(watcher::Error::NoResourceVersion),
+        }));
+        let mut told = begun(tries).backoff(Counted(Arc::clone(&resets)));
+        for _ in 0..6 {
+            assert!(told.next().await.unwrap().is_err());
+        }
+        assert_eq!(resets.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn list_begins_with_the_first_thing_on_it() {
+        let events = [
+            Ok(Event::Init),
+            Err(watcher::Error::NoResourceVersion),
+            Ok(Event::Init),
+            Ok(Event::InitApply(object("a", "one"))),
+            Ok(Event::InitDone),
+            Ok(Event::Apply(object("a", "two"))),
+            Ok(Event::Init),
+            Ok(Event::InitDone),
+        ];
+        let told = begun(stream::iter(events)).collect::<Vec<_>>().await;
+        assert!(told[0].is_err());
+        let told: Vec<_> = told.into_iter().skip(1).map(Result::unwrap).collect();
+        assert_eq!(
+            told.iter().flat_map(|event| words(std::slice::from_ref(event))).collect::<Vec<_>>(),
+            ["begin", "list one", "end", "apply two", "begin", "end"]
+        );
     }
 
     #[test]
@@ -276,9 +357,8 @@ mod tests {
         let begin = Instant::now();
         assert!(merge.denied("gone", begin).is_empty());
         assert!(merge.take("a", Event::InitDone).is_empty());
-        // Each try begins a list.
-        assert!(merge.take("gone", Event::Init).is_empty());
         assert!(merge.denied("gone", begin + PATIENCE / 2).is_empty());
+        // A list that broke off.
         assert!(merge.take("gone", Event::Init).is_empty());
         let events = merge.denied("gone", begin + PATIENCE);
         events.iter().for_each(|event| writer.apply_watcher_event(event));
