@@ -12,7 +12,6 @@ use embark_crds::v1alpha1::EmbeddingModel;
 use futures_util::StreamExt as _;
 use kube::{Client, Config, api::ListParams};
 use tokio::{
-    net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
     time::{Instant, sleep_until, timeout},
@@ -30,6 +29,7 @@ use crate::{
     lease::Elector,
     metrics::Metrics,
     pods::{ClientError, Poller, WAITING},
+    port,
     settings::Settings,
     telemetry::Telemetry,
     watches::Scope,
@@ -115,7 +115,7 @@ pub async fn run(arguments: &args::Run, telemetry: Telemetry) -> Result<(), RunE
         clients(&term, &metrics).await.map_err(RunError::Connect)?;
     let address = settings.listen;
     let listener =
-        TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
+        port::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
     let bound = listener.local_addr().map_or_else(|_| address.to_string(), |at| at.to_string());
     info!(address = bound, version = env!("CARGO_PKG_VERSION"), "listening");
     let (stop, stopped) = watch::channel(false);

@@ -1,6 +1,7 @@
 //! A port that anybody may connect to: bounded in connections, bytes and time. It counts whose turn it is. A connection that
 //! waits for its client makes room when there are too many, the longest wait first; one that is owed an answer never does.
 
+mod bind;
 mod seats;
 
 use std::{convert::Infallible, error::Error, future::Future, net::SocketAddr, sync::Arc};
@@ -26,6 +27,7 @@ use tokio_rustls::TlsAcceptor;
 use tower_service::Service as _;
 use tracing::debug;
 
+pub(crate) use self::bind::bind;
 use self::seats::{Seat, Seats};
 
 /// How long a client may take to agree on encryption, and then to ask for the first time.

@@ -50,7 +50,12 @@ use self::{
     refusal::Refusal,
     review::Review,
 };
-use crate::{args, metrics::Metrics, port::Port, watches::Scope};
+use crate::{
+    args,
+    metrics::Metrics,
+    port::{self, Port},
+    watches::Scope,
+};
 
 /// The path that the API server calls.
 const PATH: &str = "/inject";
@@ -157,7 +162,7 @@ impl Webhook {
     /// The port is taken.
     pub(crate) async fn start(settings: Settings, parts: Parts) -> Result<Self, StartError> {
         let address = settings.listen;
-        let listener = TcpListener::bind(address)
+        let listener = port::bind(address)
             .await
             .map_err(|source| StartError::Listen { address, source })?;
         announce(&listener);

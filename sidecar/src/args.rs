@@ -70,7 +70,7 @@ pub struct Serve {
     /// not end the process.
     #[arg(long, value_name = "DIR", conflicts_with = "manifest")]
     pub models_dir: Option<PathBuf>,
-    /// Where gRPC is served. Port 0 takes a free one; the log says which.
+    /// Where gRPC is served. [::] is every address, of IPv4 too. Port 0 takes a free one; the log says which.
     #[arg(long, value_name = "ADDRESS", default_value_t = local(GRPC_PORT))]
     pub listen: SocketAddr,
     /// Where probes, metrics and status are served.

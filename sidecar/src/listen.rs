@@ -2,6 +2,7 @@
 
 mod connection;
 mod incoming;
+mod port;
 mod secrets;
 mod socket;
 mod tls;
@@ -13,6 +14,7 @@ use tokio::net::TcpListener;
 
 pub use connection::Connection;
 pub use incoming::connections;
+pub use port::bind;
 pub use secrets::Secrets;
 pub use socket::{NoSocket, Socket};
 

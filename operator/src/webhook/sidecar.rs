@@ -153,7 +153,7 @@ fn arguments() -> Vec<String> {
         format!("--data-dir={DATA_DIR}"),
         format!("--socket={SOCKET_DIR}/{SOCKET_FILE}"),
         format!("--listen=127.0.0.1:{INJECTED_GRPC_PORT}"),
-        format!("--admin-listen=0.0.0.0:{INJECTED_ADMIN_PORT}"),
+        format!("--admin-listen=[::]:{INJECTED_ADMIN_PORT}"),
         "--log-format=json".to_owned(),
     ]
 }

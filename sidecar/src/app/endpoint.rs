@@ -14,7 +14,7 @@ use crate::{
     cli::Failure,
     config::Config,
     grpc::server::Endpoint,
-    listen::{Listener, Secrets, Socket},
+    listen::{self, Listener, Secrets, Socket},
     metrics::{EndpointMetrics, SecretKind},
     secrets::{Named, News},
 };
@@ -139,7 +139,7 @@ fn hear(metrics: &EndpointMetrics, kind: SecretKind, new: &News) {
 }
 
 async fn bind(argument: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|error| {
+    listen::bind(address).await.map_err(|error| {
         let why = match error.kind() {
             std::io::ErrorKind::AddrInUse => "another process listens there".to_owned(),
             _ => error.to_string(),

@@ -170,7 +170,7 @@ fn container(model: &ValidatedModel, settings: &Settings) -> Container {
 }
 
 fn arguments(model: &ValidatedModel) -> Vec<String> {
-    let everywhere = |port: u16| format!("0.0.0.0:{port}");
+    let everywhere = |port: u16| format!("[::]:{port}");
     let words = [
         "serve".to_owned(),
         format!("--models-dir={}", files::MODELS_DIR),
