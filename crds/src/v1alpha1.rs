@@ -126,3 +126,20 @@ pub struct Metadata {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
+
+// === impl EmbeddingModelSpec ===
+
+impl EmbeddingModelSpec {
+    /// Every file that it names, with its field.
+    pub fn artifacts(&self) -> impl Iterator<Item = (&'static str, &Artifact)> {
+        let text = self.input.text.as_ref().map(|text| &text.tokenizer);
+        let categorical = self.input.categorical.as_ref().map(|input| &input.vocabulary);
+        let of_input = [
+            text.map(|tokenizer| ("spec.input.text.tokenizer", tokenizer)),
+            categorical.map(|vocabulary| ("spec.input.categorical.vocabulary", vocabulary)),
+        ];
+        [("spec.model.source", &self.model.source)]
+            .into_iter()
+            .chain(of_input.into_iter().flatten())
+    }
+}

@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use self::check::{Account, Check, Output};
 pub use self::webhook::Webhook;
-use crate::{settings::LEASE, telemetry::LogFormat};
+use crate::{names::LEASE, telemetry::LogFormat};
 
 /// The embark operator: reconciles EmbeddingModels.
 #[derive(Debug, Parser)]

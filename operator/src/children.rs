@@ -3,12 +3,7 @@
 
 use std::sync::Arc;
 
-use embark_crds::v1alpha1::EmbeddingModel;
-use futures_util::{
-    Stream, StreamExt as _,
-    future::ready,
-    stream::{BoxStream, select_all},
-};
+use futures_util::{StreamExt as _, stream::select_all};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     autoscaling::v2::HorizontalPodAutoscaler,
@@ -18,7 +13,6 @@ use k8s_openapi::api::{
 };
 use kube::{
     Client, ResourceExt as _,
-    core::DeserializeGuard,
     runtime::{
         WatchStreamExt as _, reflector,
         reflector::{ObjectRef, Store, store::WriterDropped},
@@ -28,18 +22,13 @@ use kube::{
 use tokio::sync::OnceCell;
 
 use crate::{
-    controller::names,
-    kube_ext::{Object, chain},
+    kube_ext::Object,
+    names,
     pod_monitors::{PodMonitor, PodMonitors},
     slim,
+    triggers::{Triggers, triggers_of},
     watches::Scope,
 };
-
-/// An EmbeddingModel, or why what is stored is none: one that cannot be read stops nobody.
-pub(crate) type Guarded = DeserializeGuard<EmbeddingModel>;
-
-/// Models to look at again.
-pub(crate) type Triggers = BoxStream<'static, ObjectRef<Guarded>>;
 
 /// A kind whose objects are kept.
 pub(crate) trait Kept: Object {
@@ -71,7 +60,7 @@ macro_rules! children {
                 let pod_monitors = PodMonitors::watch(client, scope, &mut triggers);
                 let listed = OnceCell::new();
                 let children = Children { $($field,)+ pod_monitors, listed };
-                triggers.push(children.pod_monitors.appearances(&children));
+                triggers.push(children.pod_monitors.appearances(Deployment::store(&children)));
                 (children, select_all(triggers).boxed())
             }
 
@@ -150,35 +139,4 @@ fn watch<K: Object>(
     let events = scope.watch(client, &ours, store.clone()).modify(slim);
     triggers.push(triggers_of(reflector(writer, events)));
     store
-}
-
-/// The models that a watch tells of.
-pub(crate) fn triggers_of<K: Object>(
-    events: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
-) -> Triggers {
-    let objects = events.touched_objects();
-    let mut is_failing = false;
-    let models = objects.filter_map(move |object| {
-        let object = match object {
-            Ok(object) => object,
-            Err(error) => {
-                // Once, until it works again: the first try may come before the definition, the hundredth tells nothing.
-                if !std::mem::replace(&mut is_failing, true) {
-                    let kind = K::kind(&());
-                    tracing::warn!(%kind, "a watch failed and is tried again: {}", chain(&error));
-                }
-                return ready(None);
-            }
-        };
-        is_failing = false;
-        ready(model_ref(&object))
-    });
-    models.boxed()
-}
-
-/// The model that an object of ours belongs to.
-pub(crate) fn model_ref<K: Object>(object: &K) -> Option<ObjectRef<Guarded>> {
-    let namespace = object.namespace()?;
-    let model = names::model_of(object.labels())?;
-    Some(ObjectRef::new(model).within(&namespace))
 }

@@ -4,7 +4,6 @@ mod apply;
 mod build;
 mod failure;
 mod holds;
-pub(crate) mod names;
 mod policy;
 mod predecessor;
 mod progress;
@@ -36,7 +35,6 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::{Instrument as _, debug, field, info_span, warn};
 
-pub(crate) use self::status::CONDITION_TYPES;
 use self::{
     apply::Applied,
     failure::ApplyError,
@@ -45,9 +43,10 @@ use self::{
     validate::ValidatedModel,
 };
 use crate::{
-    children::{Children, Guarded},
-    kube_ext::chain,
+    children::Children,
+    kube_ext::{Guarded, chain},
     metrics::Metrics,
+    names,
     pods::{Reports, has_ended},
     settings::Settings,
     words::cleaned,

@@ -2,10 +2,12 @@
 
 use std::fmt::Debug;
 
+use embark_crds::v1alpha1::EmbeddingModel;
 use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry};
 use kube::{
     Api, Client, Resource, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
+    core::DeserializeGuard,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -14,6 +16,9 @@ use serde_json::{Value, json};
 pub(crate) const FIELD_MANAGER: &str = "embark-operator";
 /// Owns a Deployment's replicas, as long as no autoscaler does.
 pub(crate) const REPLICAS_MANAGER: &str = "embark-operator-replicas";
+
+/// An EmbeddingModel, or why what is stored is none: one that cannot be read stops nobody.
+pub(crate) type Guarded = DeserializeGuard<EmbeddingModel>;
 
 /// A namespaced object that is watched.
 pub(crate) trait Watched:

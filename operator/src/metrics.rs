@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod tests;
+mod webhook;
 
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{process::Process, webhook::WebhookMetrics, work::Work};
+pub(crate) use self::webhook::WebhookMetrics;
+use crate::{process::Process, work::Work};
 
 /// Every metric of the process.
 pub(crate) struct Metrics {

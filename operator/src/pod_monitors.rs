@@ -27,9 +27,9 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::{
-    children::{Children, Kept, Triggers, model_ref, triggers_of},
-    controller::names,
     kube_ext::chain,
+    names,
+    triggers::{Triggers, model_ref, triggers_of},
     watches::{Events, Scope},
 };
 
@@ -103,9 +103,9 @@ impl PodMonitors {
         PodMonitors { store, is_served }
     }
 
-    /// Every model, each time that the cluster comes to have the kind.
-    pub(crate) fn appearances(&self, children: &Children) -> Triggers {
-        let deployments = Deployment::store(children).clone();
+    /// Every model that has a Deployment, each time that the cluster comes to have the kind.
+    pub(crate) fn appearances(&self, deployments: &Store<Deployment>) -> Triggers {
+        let deployments = deployments.clone();
         let appeared = stream::unfold(self.is_served.clone(), |mut is_served| async move {
             is_served.changed().await.ok()?;
             is_served.wait_for(|is_served| *is_served).await.ok()?;

@@ -24,12 +24,7 @@ use tokio::{
 
 pub(crate) use self::reports::Reports;
 use self::reports::{Said, hits};
-use crate::{
-    children::{Children, Guarded},
-    controller::names,
-    metrics::Metrics,
-    words::cleaned,
-};
+use crate::{children::Children, kube_ext::Guarded, metrics::Metrics, names, words::cleaned};
 
 /// How often the poller looks for pods that are due.
 const TICK: Duration = Duration::from_secs(1);

@@ -4,9 +4,6 @@ use std::{net::SocketAddr, time::Duration};
 
 use crate::{args, watches::Scope, webhook};
 
-/// The Lease that replicas elect their leader by, unless it is said.
-pub(crate) const LEASE: &str = "embark-operator";
-
 /// The settings of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {

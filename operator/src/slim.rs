@@ -4,7 +4,7 @@
 use embark_crds::digest;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec};
 
-use crate::controller::names;
+use crate::names;
 
 /// An object that is compared field by field.
 pub(crate) fn whole<K>(_: &mut K) {}

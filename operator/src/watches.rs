@@ -288,7 +288,7 @@ mod tests {
             0 => Ok(Event::<ConfigMap>::Init),
             _ => Err(watcher::Error::NoResourceVersion),
         }));
-        let mut told = begun(tries).backoff(Counted(Arc::clone(&resets)));
+        let mut told = begun(tries).backoff(Counted(Arc::clone(&resets))).boxed();
         for _ in 0..6 {
             assert!(told.next().await.unwrap().is_err());
         }

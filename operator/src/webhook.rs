@@ -13,7 +13,6 @@ mod certificate;
 mod inject;
 mod keeper;
 mod kept;
-mod metrics;
 mod models;
 mod refusal;
 mod review;
@@ -41,7 +40,6 @@ use tokio::{
 };
 use tracing::info;
 
-pub(crate) use self::metrics::WebhookMetrics;
 use self::{
     asked::Asked,
     keeper::{Certificate, Keeper, Source},
@@ -162,9 +160,8 @@ impl Webhook {
     /// The port is taken.
     pub(crate) async fn start(settings: Settings, parts: Parts) -> Result<Self, StartError> {
         let address = settings.listen;
-        let listener = port::bind(address)
-            .await
-            .map_err(|source| StartError::Listen { address, source })?;
+        let listener =
+            port::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
         announce(&listener);
         let certificate = Arc::new(Certificate::default());
         let tls = server::acceptor(Arc::clone(&certificate)).map_err(StartError::Tls)?;

@@ -15,7 +15,7 @@ use prometheus_client::{
     metrics::{MetricType, gauge::ConstGauge},
 };
 
-use crate::{children::Guarded, controller::CONDITION_TYPES};
+use crate::{kube_ext::Guarded, names::CONDITION_TYPES};
 
 /// What a condition can be.
 const STATUSES: [&str; 3] = ["False", "True", "Unknown"];

@@ -24,7 +24,7 @@ pub(super) fn check(
         let message = format!("has {bytes} bytes as JSON, at most {MAX_SPEC_BYTES} are allowed");
         errors.push(FieldError::of_field("spec", message));
     }
-    for (field, artifact) in artifacts(spec) {
+    for (field, artifact) in spec.artifacts() {
         let field = join(field, "uri");
         // A URI whose shape is wrong has been told of already.
         if errors.iter().any(|error| error.field == field) {
@@ -36,18 +36,6 @@ pub(super) fn check(
         }
     }
     check_tensors(spec, errors);
-}
-
-fn artifacts(spec: &EmbeddingModelSpec) -> impl Iterator<Item = (&'static str, &Artifact)> {
-    let text = spec.input.text.as_ref().map(|text| &text.tokenizer);
-    let categorical = spec.input.categorical.as_ref().map(|input| &input.vocabulary);
-    [
-        Some(("spec.model.source", &spec.model.source)),
-        text.map(|artifact| ("spec.input.text.tokenizer", artifact)),
-        categorical.map(|artifact| ("spec.input.categorical.vocabulary", artifact)),
-    ]
-    .into_iter()
-    .flatten()
 }
 
 fn locate(artifact: &Artifact, target: Target) -> Result<(), String> {

@@ -10,7 +10,10 @@ use kube::{Api, Client, ResourceExt as _, api::ListParams};
 use tokio::time::timeout;
 
 use super::FIRST_WITHIN;
-use crate::{args::Check, controller::names::OPERATORS, settings::LEASE};
+use crate::{
+    args::Check,
+    names::{LEASE, OPERATORS},
+};
 
 /// The most Deployments and configurations that are looked at.
 const MOST: u32 = 100;

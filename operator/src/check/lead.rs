@@ -7,7 +7,7 @@ use kube::{Api, ResourceExt as _};
 use tokio::time::{Instant, interval};
 
 use super::{Finding, Looker, words};
-use crate::controller::names::OPERATORS;
+use crate::names::OPERATORS;
 
 const CHECK: &str = "operator";
 /// How long a leader may take to renew its Lease. It does so every two seconds, and gives up after ten.

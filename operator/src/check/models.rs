@@ -3,7 +3,10 @@
 use kube::{Api, api::ListParams};
 
 use super::{Finding, Looker, words};
-use crate::{children::Guarded, kube_ext::is_gone, watches::Scope};
+use crate::{
+    kube_ext::{Guarded, is_gone},
+    watches::Scope,
+};
 
 const CHECK: &str = "models";
 /// Models that are asked for at a time.

@@ -11,8 +11,8 @@ use serde_json::json;
 
 use super::{Finding, Looker, words};
 use crate::{
-    controller::names::{INJECT, MODELS},
     kube_ext::chain,
+    names::{INJECT, MODELS},
     x509,
 };
 

@@ -18,13 +18,13 @@ use super::{
     build::Prepared,
     failure::{ApplyError, kind},
     holds::holds,
-    names, prune, rollouts,
+    prune, rollouts,
     validate::ValidatedModel,
 };
 use crate::{
     children::Kept,
     kube_ext::{self, FIELD_MANAGER, REPLICAS_MANAGER},
-    slim,
+    names, slim,
 };
 
 /// A version that no object has: the first that is written has a later one. Who applies an object of this version makes it,

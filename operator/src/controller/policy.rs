@@ -8,8 +8,11 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use serde_json::json;
 
-use super::{Context, names, validate::ValidatedModel};
-use crate::kube_ext::{self, FIELD_MANAGER, chain};
+use super::{Context, validate::ValidatedModel};
+use crate::{
+    kube_ext::{self, FIELD_MANAGER, chain},
+    names,
+};
 
 /// Pods that are written to at a time.
 const AT_A_TIME: usize = 8;

@@ -11,10 +11,10 @@ use kube::{Api, ResourceExt as _, api::ListParams};
 use super::{
     Context, build,
     failure::{ApplyError, kind},
-    names, progress,
+    progress,
     validate::ValidatedModel,
 };
-use crate::{children::Kept, kube_ext};
+use crate::{children::Kept, kube_ext, names};
 
 /// Deletes a child by name, if there is one.
 pub(super) async fn one<K: Kept>(

@@ -9,8 +9,8 @@ use kube::ResourceExt as _;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::{holds::holds, names, progress};
-use crate::children::Children;
+use super::{holds::holds, progress};
+use crate::{children::Children, names};
 
 /// Models whose pods an upgrade replaces at a time.
 pub(super) const AT_ONCE: usize = 5;

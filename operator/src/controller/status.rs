@@ -18,13 +18,13 @@ use k8s_openapi::{
 };
 use kube::ResourceExt as _;
 
-pub(crate) use self::conditions::CONDITION_TYPES;
 use self::conditions::merge;
 pub(super) use self::{
     conditions::Verdict,
     writer::{Conditions, Statuses},
 };
-use super::{names, progress::Rollout, validate::ValidatedModel};
+use super::{progress::Rollout, validate::ValidatedModel};
+use crate::names;
 
 /// A pod of a model, and what it says.
 #[derive(Clone, Debug)]

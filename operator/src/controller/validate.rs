@@ -11,7 +11,7 @@ use embark_crds::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _};
 
-use super::names::Names;
+use crate::names::Names;
 
 /// A model that can be built.
 ///

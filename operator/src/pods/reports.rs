@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{MISSED, UNSETTLED_EVERY};
-use crate::children::Guarded;
+use crate::kube_ext::Guarded;
 
 /// How often numbers that always move, such as the share of hits, are worth a reconcile of their model.
 const NUMBERS_EVERY: Duration = Duration::from_secs(60);

@@ -6,7 +6,7 @@ use embark_crds::resolve::quantity;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::refusal::{Refusal, quoted};
-use crate::controller::names::{CPU, MEMORY, MODELS, WAIT};
+use crate::names::{CPU, MEMORY, MODELS, WAIT};
 
 /// The most models of one pod.
 const MOST_MODELS: usize = 16;

@@ -12,7 +12,7 @@ use super::{
     refusal::{Refusal, quoted},
     sidecar::{self, CONTAINER, PodUser, Runs, SOCKET_VOLUME, Sidecar},
 };
-use crate::controller::names::{INJECTED, MODELS};
+use crate::names::{INJECTED, MODELS};
 use embark_crds::contract::{INJECTED_ADMIN_PORT, INJECTED_GRPC_PORT, files::SOCKET_DIR};
 
 /// A list of containers in a pod's spec.
@@ -99,7 +99,7 @@ fn check(spec: &PodSpec) -> Result<(), Refusal> {
 
 /// Volumes may only be mounted on one node, or be away: then the application would not start.
 fn check_model(model: &Model) -> Result<(), Refusal> {
-    for (field, artifact) in model.spec.iter().flat_map(sidecar::artifacts) {
+    for (field, artifact) in model.spec.iter().flat_map(|spec| spec.artifacts()) {
         if artifact.uri.starts_with("pvc://") {
             return Err(Refusal::forbidden(format!(
                 "metadata.annotations[{MODELS}]: {field} of EmbeddingModel {:?} is on a PersistentVolumeClaim, which could \

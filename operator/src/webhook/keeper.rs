@@ -29,9 +29,9 @@ use super::{
     kept::{Judged, Kept, Terms},
 };
 use crate::{
-    controller::names,
     kube_ext::{FIELD_MANAGER, chain},
     metrics::Metrics,
+    names,
 };
 
 /// How often in a row others may be first.

@@ -15,7 +15,11 @@ use kube::{
 use tokio::task::JoinHandle;
 
 use super::refusal::Refusal;
-use crate::{children::Guarded, controller::names::MODELS, kube_ext::chain, watches::Scope};
+use crate::{
+    kube_ext::{Guarded, chain},
+    names::MODELS,
+    watches::Scope,
+};
 
 /// The most names of other models that a sentence has.
 const NAMED: usize = 20;

@@ -11,7 +11,7 @@ use embark_crds::{
         },
     },
     resolve::quantity,
-    v1alpha1::{Artifact, CacheMode, EmbeddingModelSpec},
+    v1alpha1::CacheMode,
 };
 use k8s_openapi::{
     api::core::v1::{
@@ -23,7 +23,7 @@ use k8s_openapi::{
 };
 
 use super::{asked::Asked, models::Model};
-use crate::controller::names::Names;
+use crate::names::Names;
 
 /// The container.
 pub(super) const CONTAINER: &str = "embark-sidecar";
@@ -133,19 +133,6 @@ pub(super) fn socket_mount() -> VolumeMount {
     }
 }
 
-/// Every file of a model that a spec names, by its folder in what is mounted.
-pub(super) fn artifacts(spec: &EmbeddingModelSpec) -> Vec<(&'static str, &Artifact)> {
-    let (text, categorical) = (spec.input.text.as_ref(), spec.input.categorical.as_ref());
-    let tokenizer = text.map(|text| ("spec.input.text.tokenizer", &text.tokenizer));
-    let vocabulary = categorical
-        .map(|categorical| ("spec.input.categorical.vocabulary", &categorical.vocabulary));
-    [("spec.model.source", &spec.model.source)]
-        .into_iter()
-        .chain(tokenizer)
-        .chain(vocabulary)
-        .collect()
-}
-
 fn arguments() -> Vec<String> {
     vec![
         "serve".to_owned(),
@@ -166,7 +153,7 @@ fn of_model(number: usize, model: &Model) -> Vec<Mounted> {
         config_map(format!("embark-{number}-contract"), names.contract(), place(SERVING_DIR)),
         config_map(format!("embark-{number}-policy"), names.policy(), place(POLICY_DIR)),
     ];
-    for (field, artifact) in model.spec.iter().flat_map(artifacts) {
+    for (field, artifact) in model.spec.iter().flat_map(|spec| spec.artifacts()) {
         let folder = files::artifact_dir(field);
         if let Some(secret) = &artifact.secret_ref {
             let volume = Volume {

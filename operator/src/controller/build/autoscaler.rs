@@ -8,7 +8,7 @@ use k8s_openapi::api::autoscaling::v2::{
 };
 
 use super::{ValidatedModel, metadata};
-use crate::controller::names::CONTAINER;
+use crate::names::CONTAINER;
 
 /// How long load must have been low before a pod is taken away: its cache goes with it.
 const DOWN_AFTER_SECONDS: i32 = 600;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::{ValidatedModel, metadata, with};
-use crate::controller::names::{POOL_CONTRACT, ROLE};
+use crate::names::{POOL_CONTRACT, ROLE};
 
 pub(super) fn build(model: &ValidatedModel) -> Vec<ConfigMap> {
     let (names, files) = (model.names(), &model.files);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{ValidatedModel, metadata, mounts, service::GRPC, volumes, with};
 use crate::{
-    controller::names::{CONTAINER, PODS_HASH},
+    names::{CONTAINER, PODS_HASH},
     settings::Settings,
 };
 use embark_crds::{

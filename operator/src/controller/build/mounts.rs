@@ -1,12 +1,14 @@
 //! What a model has of its user: Secrets, certificates and claims, mounted where the sidecar looks for them. None of it is
 //! ever read here. What may be missing is optional: a pod that runs says so itself, one that hangs before it runs cannot.
 
+use std::collections::BTreeMap;
+
 use embark_crds::{
     contract::{
         Location,
         files::{CA_DIR, CA_FILE, MODELS_DIR, SECRETS_DIR, VOLUMES_DIR, artifact_dir},
     },
-    v1alpha1::{Artifact, ConfigMapKeyReference, EmbeddingModelSpec},
+    v1alpha1::ConfigMapKeyReference,
 };
 use k8s_openapi::api::core::v1::{
     ConfigMapVolumeSource, KeyToPath, PersistentVolumeClaimVolumeSource, SecretVolumeSource,
@@ -38,9 +40,9 @@ pub(crate) struct Mounted {
 pub(crate) fn of_artifacts(model: &ValidatedModel, prefix: &str) -> Mounted {
     let folder = |part: &str, name: &str| format!("{MODELS_DIR}/{}/{part}/{name}", model.name);
     let (mut mounted, mut claims) = (Mounted::default(), Vec::new());
-    for (field, resolved) in model.contract.serving.artifacts() {
+    let resolved: BTreeMap<_, _> = model.contract.serving.artifacts().collect();
+    for (field, asked) in model.spec.artifacts() {
         let artifact = artifact_dir(field);
-        let Some(asked) = asked(&model.spec, field) else { continue };
         if let Some(secret) = &asked.secret_ref {
             let volume = secret_volume(format!("{prefix}secret-{artifact}"), &secret.name, &[]);
             mounted.read(volume, folder(SECRETS_DIR, artifact));
@@ -49,7 +51,8 @@ pub(crate) fn of_artifacts(model: &ValidatedModel, prefix: &str) -> Mounted {
             let volume = bundle_volume(format!("{prefix}ca-{artifact}"), bundle);
             mounted.read(volume, folder(CA_DIR, artifact));
         }
-        if let Location::Pvc { claim, .. } = &resolved.location
+        let location = resolved.get(field).map(|artifact| &artifact.location);
+        if let Some(Location::Pvc { claim, .. }) = location
             && !claims.contains(claim)
         {
             let volume = claim_volume(format!("{prefix}claim-{artifact}"), claim);
@@ -101,17 +104,6 @@ impl Mounted {
 }
 
 // === free functions ===
-
-/// What the spec says of the artifact of a field.
-fn asked<'a>(spec: &'a EmbeddingModelSpec, field: &str) -> Option<&'a Artifact> {
-    let input = &spec.input;
-    match artifact_dir(field) {
-        "model" => Some(&spec.model.source),
-        "tokenizer" => input.text.as_ref().map(|text| &text.tokenizer),
-        "vocabulary" => input.categorical.as_ref().map(|categorical| &categorical.vocabulary),
-        _ => None,
-    }
-}
 
 /// Every key of a Secret, or these as these files.
 fn secret_volume(name: String, secret: &str, files: &[(&str, &str)]) -> Volume {

@@ -11,13 +11,10 @@ use k8s_openapi::{
 
 use super::{Observed, PodView};
 use crate::{
-    controller::{names::PAUSED, progress::Rollout, rollouts::AT_ONCE},
+    controller::{progress::Rollout, rollouts::AT_ONCE},
+    names::{CONDITION_TYPES, PAUSED},
     words::{cleaned, cut},
 };
-
-/// The conditions that the operator writes.
-pub(crate) const CONDITION_TYPES: [&str; 6] =
-    ["Accepted", "Available", "CacheHealthy", "ModelVerified", "Progressing", "Ready"];
 
 /// One condition, without its times.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
 
-use crate::{controller::names::CONTAINER, words::cleaned};
+use crate::{names::CONTAINER, words::cleaned};
 
 /// What a container waits for as a matter of course.
 const USUAL: [&str; 2] = ["ContainerCreating", "PodInitializing"];

@@ -16,10 +16,7 @@ use serde_json::json;
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
 use super::{Verdict, is_same, merge};
-use crate::{
-    children::Guarded,
-    kube_ext::{self, FIELD_MANAGER, chain},
-};
+use crate::kube_ext::{self, FIELD_MANAGER, Guarded, chain};
 
 /// The conditions that people wait for.
 const TOLD: [&str; 2] = ["Accepted", "Ready"];

@@ -37,6 +37,12 @@ pub(crate) const ROLE: &str = "embark.dev/role";
 /// The value of [`ROLE`] for those.
 pub(crate) const POOL_CONTRACT: &str = "pool-contract";
 
+/// The conditions of a model that the operator writes.
+pub(crate) const CONDITION_TYPES: [&str; 6] =
+    ["Accepted", "Available", "CacheHealthy", "ModelVerified", "Progressing", "Ready"];
+/// The Lease that replicas elect their leader by, unless it is said.
+pub(crate) const LEASE: &str = "embark-operator";
+
 const NAME: &str = "app.kubernetes.io/name";
 const INSTANCE: &str = "app.kubernetes.io/instance";
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";

@@ -40,7 +40,7 @@ impl WebhookMetrics {
         self.answers.get_or_create(&Outcome { outcome }).observe(took.as_secs_f64());
     }
 
-    pub(super) fn certificate_ends(&self, second: i64) {
+    pub(crate) fn certificate_ends(&self, second: i64) {
         self.certificate_end.set(second);
     }
 }
