@@ -1,8 +1,8 @@
 //! Images by their URL: fetched ahead of the batch queue, never on a worker and never on a thread that computes. Whoever
-//! gives a URL is taken for hostile, and so is the server that it names.
+//! gives a URL is taken for hostile, and so is the server that it names. Which URLs are allowed is the matter of
+//! [`ImageUrl`]: it judges the caller's, and each that a server redirects to.
 //!
 //! ```text
-//! urls       which URLs are allowed: scheme, host, port; pure, at the edge and at every redirect
 //! gate       whose turn it is: so many at a time, in all and of one host; those first that somebody waits for
 //! resolver   the host's addresses, asked for once: those that are judged are those that are connected to
 //! addresses  which addresses are connected to; pure
@@ -17,7 +17,6 @@ mod gate;
 mod resolver;
 #[cfg(test)]
 mod tests;
-mod urls;
 
 use std::{error::Error as StdError, sync::Arc, time::Duration};
 
@@ -38,11 +37,10 @@ use answer::Answer;
 pub use gate::{Gate, Turn};
 use resolver::Resolver;
 pub use resolver::{Lookup, system_lookup};
-pub use urls::{ImageUrl, MAX_URL_BYTES, URL_FIELD, not_taken};
 
 use crate::{
     error::{Error, ErrorKind, chain},
-    input::{Class, Image},
+    input::{Class, Image, ImageUrl, URL_FIELD},
     metrics::{FetchMetrics, Outcome},
     model::{artifact::install_tls_provider, refusal::quote},
 };

@@ -16,7 +16,8 @@ pub use crate::grpc::fuzzing::{grpc_timeout, request};
 use crate::{
     cache::entry::{HEADER_BYTES, Record},
     error::{Error, ErrorKind},
-    fetch::{AddressPolicy, ImageUrl, MAX_URL_BYTES, URL_FIELD},
+    fetch::AddressPolicy,
+    input::{ImageUrl, MAX_URL_BYTES, URL_FIELD},
     key::CacheKey,
     model::{
         engine::RowData,

@@ -1,11 +1,14 @@
 //! Requests as the use case knows them: checked once at the edge, not checked again below.
 
+mod image_url;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use embark_crds::contract::OnMiss;
 
-use crate::{error::Error, fetch::ImageUrl, trace::Trace};
+pub use self::image_url::{ImageUrl, MAX_URL_BYTES, URL_FIELD, no_urls};
+use crate::{error::Error, trace::Trace};
 
 /// A batch of inputs for one model.
 #[derive(Clone, Debug, Default)]

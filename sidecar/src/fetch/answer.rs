@@ -5,8 +5,11 @@ use reqwest::{
     header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, LOCATION},
 };
 
-use super::{failure, unavailable, urls::ImageUrl, urls::URL_FIELD};
-use crate::error::{Error, ErrorKind};
+use super::{failure, unavailable};
+use crate::{
+    error::{Error, ErrorKind},
+    input::{ImageUrl, URL_FIELD},
+};
 
 /// Types beside `image/…` that say nothing; the second is what S3 says of what it was told nothing of.
 const UNKNOWN_TYPES: [&str; 2] = ["application/octet-stream", "binary/octet-stream"];

@@ -9,7 +9,7 @@ use super::status;
 use crate::{
     embedder::{EmbeddedItem, Reply, Timings},
     error::Error,
-    fetch::URL_FIELD,
+    input::URL_FIELD,
     metrics::Source,
     model::{image::IMAGE_FIELD, load::State, tokenizer::TEXT_FIELD},
     pb::server as pb,

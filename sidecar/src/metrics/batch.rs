@@ -9,7 +9,6 @@ use prometheus_client::{
 };
 
 use super::ModelLabel;
-use crate::batch::Load;
 
 type Seconds = Counter<f64, AtomicU64>;
 type Ratio = Gauge<f64, AtomicU64>;
@@ -138,8 +137,8 @@ impl BatchMetrics {
     }
 
     /// Notes how busy the workers are, and how many vectors are under way.
-    pub fn load(&self, load: Load, flights: usize) {
-        self.saturation.set(load.saturation());
+    pub fn load(&self, saturation: f64, flights: usize) {
+        self.saturation.set(saturation);
         self.flights.set(i64::try_from(flights).unwrap_or(i64::MAX));
     }
 }

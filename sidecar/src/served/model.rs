@@ -214,7 +214,8 @@ impl ServedModel {
     pub fn refresh_gauges(&self) {
         if let Some(runtime) = self.runtime.get() {
             self.metrics.cache_status(&runtime.cache.status());
-            self.metrics.batch.load(runtime.batcher.load(), runtime.flights.len());
+            let saturation = runtime.batcher.load().saturation();
+            self.metrics.batch.load(saturation, runtime.flights.len());
         }
     }
 

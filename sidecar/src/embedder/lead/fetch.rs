@@ -7,9 +7,9 @@ use tokio::time::{Instant, interval};
 use super::{Course, Led, error};
 use crate::{
     batch::{Full, Place},
-    fetch::{Fetched, Fetcher, ImageUrl, Turn},
+    fetch::{Fetched, Fetcher, Turn},
     flight::{Lead, Take, Wanted},
-    input::{Class, Input},
+    input::{Class, ImageUrl, Input},
     trace,
 };
 

@@ -5,8 +5,7 @@ use embark_crds::contract::{ImageInput, Input as Takes, TensorDtype, TensorInput
 
 use crate::{
     error::{Error, ErrorKind},
-    fetch::{self, ImageUrl, URL_FIELD},
-    input::{self, Category, Image, Tensor, Text},
+    input::{self, Category, Image, ImageUrl, Tensor, Text, URL_FIELD},
     model::vocabulary::MAX_ID_BYTES,
     pb::server::{self as pb, DataType, Item, item::Input},
 };
@@ -82,7 +81,7 @@ fn image(takes: &ImageInput, index: usize, bytes: Bytes) -> Result<Image, Error>
 
 /// The URL of an image. What is there is found out when it is fetched, off this thread.
 fn image_url(takes: &ImageInput, bytes: &Bytes) -> Result<ImageUrl, Error> {
-    let Some(urls) = &takes.urls else { return Err(fetch::not_taken()) };
+    let Some(urls) = &takes.urls else { return Err(input::no_urls()) };
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let allowed = format!("are given; it is not UTF-8 from byte {} on", error.valid_up_to());
         let given = format!("{} bytes", bytes.len());

@@ -1,4 +1,4 @@
-//! Which URLs are fetched. Pure: it knows no network. The same look at a caller's URL and at where a server redirects to.
+//! Which URLs may be fetched. Pure: it knows no network. The same look at a caller's URL and at where a server redirects to.
 
 use embark_crds::contract::ImageUrls;
 use url::{Host, Url};
@@ -83,7 +83,7 @@ impl ImageUrl {
 // === free functions ===
 
 /// What is said of a URL to who asks a model that takes none.
-pub fn not_taken() -> Error {
+pub fn no_urls() -> Error {
     let allowed = "is given; the model takes no URLs (spec.input.image.urls)";
     Error::of_field(ErrorKind::UrlNotAllowed, URL_FIELD, "a URL", allowed)
 }
