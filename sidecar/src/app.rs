@@ -197,7 +197,7 @@ impl App {
         let closed = self
             .models
             .iter()
-            .map(|model| tokio::spawn(async move { load::close(&model, CACHE_GRACE).await }));
+            .map(|model| tokio::spawn(async move { retire::close(&model, CACHE_GRACE).await }));
         for closing in closed.collect::<Vec<_>>() {
             if let Err(error) = closing.await {
                 warn!("failed to close a model: {error}");

@@ -8,6 +8,7 @@
 //! ```
 
 mod claim;
+mod full;
 mod lead;
 mod miss;
 mod reply;
@@ -37,7 +38,7 @@ use crate::{
     served::{Runtime, ServedModel},
     trace::Trace,
 };
-use miss::Miss;
+use lead::Miss;
 use reply::Answers;
 use terms::Terms;
 

@@ -8,6 +8,7 @@ pub mod codec;
 mod convert;
 mod deadline;
 mod embedding_service;
+mod embeddings;
 mod ending;
 pub(crate) mod fuzzing;
 pub mod health;

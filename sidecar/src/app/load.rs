@@ -1,4 +1,4 @@
-//! Brings models up, each in a task of its own, and takes them down.
+//! Brings models up, each in a task of its own.
 
 use std::{
     io,
@@ -151,8 +151,18 @@ impl Loader {
         tell("took over from the version before", (&served, &took), stages);
         // It outlives this load, which is given up when yet another version is asked for.
         let (loader, after) = (self.clone(), Arc::clone(&served));
-        self.retiring.spawn(async move { retire(&loader, before, after).await });
+        self.retiring.spawn(async move { loader.retire(before, after).await });
         served.raise_policy_epoch(&cache).await;
+    }
+
+    /// Takes a version down, and deletes its cache where `after` has another.
+    async fn retire(&self, before: Arc<ServedModel>, after: Arc<ServedModel>) {
+        let (name, space) = (before.name().to_owned(), before.space);
+        let Some(took) = retire(before, after).await else { return };
+        // Not that of a version to come, even where it is of this space: it waits until this one is gone.
+        self.discard_caches(&name, None).await;
+        let drained = format!("{took:.2?}");
+        info!(model = name, space_id = %space, drained, "the version before is gone");
     }
 
     /// Brings a version and its cache up.
@@ -312,31 +322,11 @@ impl Drop for Load {
 
 // === free functions ===
 
-/// Computes what waits and writes the cache, each within `grace`.
-pub(super) async fn close(model: &Arc<ServedModel>, grace: Duration) {
-    let Ok(runtime) = model.runtime().map(Arc::clone) else {
-        return;
-    };
-    compute_the_rest(model.name(), &runtime, grace).await;
-    if !runtime.cache.close(grace).await {
-        warn!(model = model.name(), "the cache was not written within {grace:?}");
-    }
-}
-
 /// What fetches the images of a model that takes their URLs.
 fn fetcher(served: &ServedModel) -> Result<Option<Fetcher>, FetcherError> {
     let Input::Image(input) = &served.contract.serving.input else { return Ok(None) };
     let network = (Gate::of_process(), system_lookup());
     Fetcher::of(input, network, served.metrics.fetch.clone())
-}
-
-/// Computes what waits, within `grace`, and takes no more.
-pub(super) async fn compute_the_rest(name: &str, runtime: &Arc<Runtime>, grace: Duration) {
-    let computing = Arc::clone(runtime);
-    let computed = spawn_blocking(move || computing.batcher.close());
-    if timeout(grace, computed).await.is_err() {
-        warn!(model = name, "what waits was not computed within {grace:?}");
-    }
 }
 
 /// Makes the checks of the spec, if it has some.

@@ -1,15 +1,15 @@
-//! Takes a version down after another has taken its place. Nobody is cut off: calls that began with it end with it.
+//! Takes models down: at the end of the process, and a version that another has taken the place of. Of that one nobody is cut
+//! off: calls that began with it end with it.
 
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{
-    task::JoinSet,
+    task::{JoinSet, spawn_blocking},
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
-use tracing::{info, warn};
+use tracing::warn;
 
-use super::load::{Loader, compute_the_rest};
 use crate::served::{Runtime, ServedModel};
 
 /// The longest that its calls are waited for: far longer than the 30 s of calls that say no deadline.
@@ -59,9 +59,10 @@ impl Retiring {
 
 // === free functions ===
 
-/// Waits for the last call of a version, and takes down what `after` does not go on with.
-pub(super) async fn retire(loader: &Loader, before: Arc<ServedModel>, after: Arc<ServedModel>) {
-    let Ok(runtime) = before.runtime().map(Arc::clone) else { return };
+/// Waits for the last call of a version, and takes down what `after` does not go on with. Gives how long that took; `None`:
+/// it never answered.
+pub(super) async fn retire(before: Arc<ServedModel>, after: Arc<ServedModel>) -> Option<Duration> {
+    let runtime = Arc::clone(before.runtime().ok()?);
     let began = Instant::now();
     if !is_alone(&before, &runtime).await {
         let seconds = CALLS_GRACE.as_secs();
@@ -75,17 +76,32 @@ pub(super) async fn retire(loader: &Loader, before: Arc<ServedModel>, after: Arc
             "the cache of the version before was not closed within {CLOSE_GRACE:?}"
         );
     }
-    let (name, space) = (before.name().to_owned(), before.space);
     // Its memory is free from here on.
     drop((runtime, before));
     if shares_cache {
         after.own_cache();
     }
-    // Not that of a version to come, even where it is of this space: it waits until this one is gone.
-    drop(after);
-    loader.discard_caches(&name, None).await;
-    let drained = format!("{:.2?}", began.elapsed());
-    info!(model = name, space_id = %space, drained, "the version before is gone");
+    Some(began.elapsed())
+}
+
+/// Computes what waits and writes the cache, each within `grace`.
+pub(super) async fn close(model: &Arc<ServedModel>, grace: Duration) {
+    let Ok(runtime) = model.runtime().map(Arc::clone) else {
+        return;
+    };
+    compute_the_rest(model.name(), &runtime, grace).await;
+    if !runtime.cache.close(grace).await {
+        warn!(model = model.name(), "the cache was not written within {grace:?}");
+    }
+}
+
+/// Computes what waits, within `grace`, and takes no more.
+async fn compute_the_rest(name: &str, runtime: &Arc<Runtime>, grace: Duration) {
+    let computing = Arc::clone(runtime);
+    let computed = spawn_blocking(move || computing.batcher.close());
+    if timeout(grace, computed).await.is_err() {
+        warn!(model = name, "what waits was not computed within {grace:?}");
+    }
 }
 
 /// Waits until nobody else holds the version or computes with it, for no longer than may be.

@@ -4,6 +4,7 @@
 //! is deleted. What keeps vectors right (checksums, rules, limits, markers) is in the files below, which see a
 //! `Database` as a map of bytes.
 
+mod control;
 mod error;
 mod folder;
 mod handle;
@@ -16,6 +17,7 @@ mod readers;
 mod reopen;
 mod rotate;
 mod shared;
+mod tier;
 mod writer;
 
 #[cfg(test)]
@@ -33,7 +35,8 @@ use bytes::Bytes;
 
 pub use error::{RuleError, StoreError};
 pub use folder::discard_others;
-pub use handle::{DiskState, Found, Store, StoreConfig};
+pub use handle::Store;
+pub use tier::{DiskState, Found, StoreConfig};
 
 use crate::{error::chain, key::CacheKey};
 

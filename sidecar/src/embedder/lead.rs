@@ -13,12 +13,7 @@ use std::{iter, sync::Arc, time::Duration};
 use embark_crds::contract::Normalization;
 use tokio::time::Instant;
 
-use super::{
-    Call, Terms,
-    claim::RowClaim,
-    miss::{Miss, Waiting, error},
-    terms,
-};
+use super::{Call, Terms, claim::RowClaim, full::error, terms};
 use crate::{
     batch::{Claim, Full, Job, Outcome, Place},
     cache::{Hit, Operation},
@@ -36,6 +31,21 @@ use crate::{
 
 /// Inputs that are prepared in one go, so that many share the cores and a large call lets small ones between.
 const PIECE: usize = 16;
+
+/// An item that memory does not have.
+pub(super) struct Miss {
+    pub(super) index: usize,
+    pub(super) key: CacheKey,
+    pub(super) input: Input,
+}
+
+/// An item that waits for a flight.
+pub(super) struct Waiting {
+    pub(super) index: usize,
+    pub(super) seat: Seat,
+    /// Whether the flight was begun for it.
+    pub(super) leads: bool,
+}
 
 /// A flight that is led, and what it needs.
 struct Led {

@@ -4,14 +4,19 @@ use std::time::Duration;
 
 use tokio::time::{timeout, timeout_at};
 
-use super::{Call, EmbeddedItem, lead, reply::Answers, terms};
+use super::{
+    Call, EmbeddedItem,
+    full::error,
+    lead::{self, Miss, Waiting},
+    reply::Answers,
+    terms,
+};
 use crate::{
     batch::Full,
     cache::Hit,
     cpu_pool::CpuPool,
     error::{Error, ErrorKind},
-    flight::{Landed, Landing, Origin, Seat},
-    input::Input,
+    flight::{Landed, Landing, Origin},
     key::CacheKey,
     metrics::{Source, Stage},
     trace,
@@ -19,25 +24,6 @@ use crate::{
 
 /// How long the disk tier is waited for before the default vector is given: far above what it takes, unless it hangs.
 const DISK_PATIENCE: Duration = Duration::from_millis(50);
-
-/// When a caller that found no place may try again: half of what waits is done by then, and within these bounds.
-const SOONEST_RETRY: Duration = Duration::from_millis(10);
-const LATEST_RETRY: Duration = Duration::from_secs(10);
-
-/// An item that memory does not have.
-pub(super) struct Miss {
-    pub(super) index: usize,
-    pub(super) key: CacheKey,
-    pub(super) input: Input,
-}
-
-/// An item that waits for a flight.
-pub(super) struct Waiting {
-    pub(super) index: usize,
-    pub(super) seat: Seat,
-    /// Whether the flight was begun for it.
-    pub(super) leads: bool,
-}
 
 /// Answers every miss.
 pub(super) async fn answer(
@@ -191,14 +177,4 @@ fn out_of_time(call: &Call<'_>) -> Error {
 /// Why there is no place in the queue, and when there may be one.
 fn refused_for(call: &Call<'_>, full: Full) -> Error {
     error(full, call.runtime.batcher.wait(call.terms.class) / 2)
-}
-
-/// Why there is no place in the queue, as callers know it; `wait` is what a row waits there.
-pub(super) fn error(full: Full, wait: Duration) -> Error {
-    let kind = match full {
-        Full::Items(_) | Full::Bytes(_) | Full::Cost(..) => ErrorKind::QueueFull,
-        Full::Wait(..) => ErrorKind::WaitTooLong,
-        Full::Closed => ErrorKind::Draining,
-    };
-    Error::new(kind, full.to_string()).passing_in(wait.clamp(SOONEST_RETRY, LATEST_RETRY))
 }

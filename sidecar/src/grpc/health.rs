@@ -18,7 +18,7 @@ use crate::{
     served::{ServedModel, ServedModels},
 };
 
-use super::{cache_service::Caches, embedding_service::Embeddings};
+use super::{cache_service::Caches, embeddings::Embeddings};
 
 /// Every name that stands for the process.
 const PROCESS: [&str; 3] =

@@ -9,8 +9,7 @@ use tonic_health::server::HealthReporter;
 use tonic_reflection::server::Builder as Reflection;
 
 use super::{
-    auth::Auth, cache_service::Caches, embedding_service::Embeddings, ending::Ending,
-    in_flight::InFlight,
+    auth::Auth, cache_service::Caches, embeddings::Embeddings, ending::Ending, in_flight::InFlight,
 };
 use crate::{
     clock::Clock,

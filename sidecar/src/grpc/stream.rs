@@ -15,7 +15,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming, metadata::MetadataMap};
 
-use super::{convert, embedding_service::Embeddings, status};
+use super::{convert, embeddings::Embeddings, status};
 use crate::{
     error::{Error, ErrorKind},
     pb::server::{

@@ -2,7 +2,6 @@
 //! a state. Opening again after a failure is its own affair.
 
 use std::{
-    path::PathBuf,
     sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
@@ -16,58 +15,24 @@ use tokio::{
 };
 
 use super::{
+    control::{Control, RULE_LIMIT, answer},
     error::RuleError,
     pair::{Put, PutKind},
     readers::{READ_LIMIT, Readers},
     reopen::reopen,
     shared::Shared,
-    writer::{Control, Writer},
+    tier::{DiskState, Found, StoreConfig},
+    writer::Writer,
 };
 use crate::{
     cache::{entry::Entry, metrics::CacheMetrics, rules::Rules},
     key::CacheKey,
 };
 
-/// How long a caller waits for a rule to be on disk: longer than the writer may take for what comes before it.
-pub(super) const RULE_LIMIT: Duration = Duration::from_secs(30);
 /// Keys that are read together, so that large requests let small ones between.
 const KEYS_AT_ONCE: usize = 32;
 /// How long opening may keep the process from starting.
 const READY_LIMIT: Duration = Duration::from_millis(4500);
-
-/// Where a disk tier is, and what it holds.
-#[derive(Clone, Debug)]
-pub struct StoreConfig {
-    /// The model's own cache folder.
-    pub folder: PathBuf,
-    /// Bytes that all files in it may take.
-    pub disk_bytes: u64,
-    /// The length of the model's vectors.
-    pub dimensions: usize,
-}
-
-/// How the disk tier is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DiskState {
-    /// There is none.
-    Off,
-    /// It works.
-    Healthy,
-    /// It is off and will be tried again.
-    Degraded {
-        /// Why, as a sentence with the folder and the cause.
-        message: String,
-    },
-}
-
-/// An entry found on disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// The entry, fresh or not.
-    pub entry: Entry,
-    /// Whether it would go with the old database: [`Store::promote`] it.
-    pub in_old: bool,
-}
 
 /// A model's disk tier.
 pub struct Store {
@@ -261,9 +226,4 @@ async fn start_writer(shared: &Arc<Shared>) -> Option<JoinHandle<()>> {
             None
         }
     }
-}
-
-/// What the writer answers, if it does so within `limit`.
-pub(super) async fn answer<T>(answer: oneshot::Receiver<T>, limit: Duration) -> Option<T> {
-    timeout(limit, answer).await.ok()?.ok()
 }

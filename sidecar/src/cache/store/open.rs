@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 use super::{
     Database, StoreError, chain,
-    handle::DiskState,
     limit::within,
     meta::{FORMAT, Meta, Reading},
+    tier::DiskState,
     writer::Writer,
 };
 

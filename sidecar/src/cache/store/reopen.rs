@@ -5,9 +5,8 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::Instant, time::sleep_until};
 
 use super::{
-    handle::{RULE_LIMIT, answer},
+    control::{Control, RULE_LIMIT, answer},
     shared::Shared,
-    writer::Control,
 };
 
 /// The first pause before the tier is tried again, doubled up to the last.

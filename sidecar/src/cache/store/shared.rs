@@ -9,11 +9,11 @@ use parking_lot::RwLock;
 use tokio::sync::Notify;
 
 use super::{
+    control::Control,
     folder::Folder,
-    handle::{DiskState, Found, StoreConfig},
     pair::{Lookup, Pair, Put},
     queue::Queue,
-    writer::Control,
+    tier::{DiskState, Found, StoreConfig},
 };
 use crate::{
     cache::{

@@ -10,8 +10,9 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 use super::{
     chain,
     folder::Folder,
-    handle::{DiskState, Found, Store, StoreConfig},
+    handle::Store,
     meta::Meta,
+    tier::{DiskState, Found, StoreConfig},
 };
 use crate::{
     cache::{

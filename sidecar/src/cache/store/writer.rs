@@ -7,11 +7,12 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     RuleError, StoreError, chain,
-    handle::DiskState,
+    control::Control,
     limit::within,
     meta::Meta,
     pair::{Context, Pair, Put},
     shared::Shared,
+    tier::DiskState,
 };
 use crate::key::CacheKey;
 
@@ -23,26 +24,6 @@ const WRITE_LIMIT: Duration = Duration::from_secs(10);
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 /// Entries written in one go, at most.
 const MOST_AT_ONCE: u64 = 256;
-
-/// What the writer does beside writing entries.
-pub(super) enum Control {
-    /// Entries of these keys created at or before the time do not count.
-    Forget { keys: Vec<CacheKey>, before_ms: u64, done: oneshot::Sender<Result<(), RuleError>> },
-    /// Entries created at or before the time do not count.
-    ForgetAll { before_ms: u64, done: oneshot::Sender<Result<(), RuleError>> },
-    /// Entries of lower epochs do not count, nor does a policy that asks for one.
-    RaiseEpoch { epoch: u64, done: oneshot::Sender<Result<(), RuleError>> },
-    /// The record of the key is bad.
-    Remove(CacheKey),
-    /// A reader of the databases of this opening met an error.
-    Failed { opening: u64, error: StoreError },
-    /// Hand everything written to the operating system.
-    Flush(oneshot::Sender<()>),
-    /// Try to open again; says whether the tier is on.
-    Retry(oneshot::Sender<bool>),
-    /// End in order.
-    Close(oneshot::Sender<()>),
-}
 
 /// The writer's own state.
 pub(super) struct Writer {

@@ -12,13 +12,10 @@ use ::image::{
 };
 
 use super::{
-    header::{Format, Header},
+    header::{Format, Header, METADATA_BYTES},
     picture::{Colour, Picture, Turn},
 };
 use crate::model::refusal::{contained, quote};
-
-/// The most bytes that a decoder keeps of what describes an image: profiles and the like.
-pub(super) const METADATA_BYTES: u64 = 8 * 1024 * 1024;
 
 /// The pixels of a file whose header was found good; of an animation, those of its first frame.
 ///

@@ -6,6 +6,9 @@ use std::fmt;
 mod jpeg;
 mod webp;
 
+/// The most bytes that a decoder keeps of what describes an image: profiles and the like.
+pub(super) const METADATA_BYTES: u64 = 8 * 1024 * 1024;
+
 /// What a PNG opens with.
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// The least bytes that any image has; fewer are none.
@@ -113,7 +116,7 @@ impl Header {
 /// The first chunk is the header. A decoder holds few rows at a time.
 fn png(file: &[u8]) -> Result<Header, &'static str> {
     /// Bytes of rows, of the window of its compression, and of what it keeps of other chunks.
-    const WORKING_BYTES: u64 = super::decode::METADATA_BYTES + 4 * 1024 * 1024;
+    const WORKING_BYTES: u64 = METADATA_BYTES + 4 * 1024 * 1024;
     if file.get(8..16) != Some(&b"\0\0\0\rIHDR"[..]) {
         return Err("it does not open with its header");
     }

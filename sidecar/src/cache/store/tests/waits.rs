@@ -8,8 +8,8 @@ use tokio::time::interval;
 use super::*;
 use crate::cache::store::{
     StoreError,
+    control::Control,
     readers::{Readers, tests::all_hang},
-    writer::Control,
 };
 
 const TICK: Duration = Duration::from_millis(20);
