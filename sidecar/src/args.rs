@@ -1,5 +1,6 @@
 //! The command line.
 
+mod before;
 mod bench;
 mod endpoint;
 
@@ -8,10 +9,11 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use embark_crds::contract::{ADMIN_PORT, GRPC_PORT};
 
+pub use before::Before;
 pub use bench::{Bench, OnMiss};
 pub use endpoint::{Access, Address, Endpoint};
 
-use crate::{grpc::client::Before, telemetry::LogFormat};
+use crate::telemetry::LogFormat;
 
 /// Where every command's help has what they share, behind its own options.
 const LOGS: &str = "Logs";
@@ -70,7 +72,7 @@ pub struct Serve {
     /// not end the process.
     #[arg(long, value_name = "DIR", conflicts_with = "manifest")]
     pub models_dir: Option<PathBuf>,
-    /// Where gRPC is served. [::] is every address, of IPv4 too. Port 0 takes a free one; the log says which.
+    /// Where gRPC is served. `[::]` is every address, of IPv4 too. Port 0 takes a free one; the log says which.
     #[arg(long, value_name = "ADDRESS", default_value_t = local(GRPC_PORT))]
     pub listen: SocketAddr,
     /// Where probes, metrics and status are served.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 pub use connect::PodsName;
 use connect::{Door, tls_trouble};
-pub use forget::{Before, Forgotten, NotATime, Scope};
+pub use forget::{Forgotten, Scope};
 pub use once::{Asked, Called};
 
 use embark_crds::contract::GRPC_PORT;

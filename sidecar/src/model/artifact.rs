@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use sha2::Digest;
 use tracing::warn;
 
+mod body;
 mod builtin;
 mod environment;
 mod file;
@@ -33,11 +34,11 @@ mod source;
 mod temporary;
 mod transfer;
 
+pub use body::FetchSettings;
 pub use environment::Environment;
 pub use http::install_tls_provider;
 use source::Source;
 use temporary::Temporary;
-pub use transfer::FetchSettings;
 use transfer::Received;
 
 /// Fetches artifacts and keeps those that came over a network.

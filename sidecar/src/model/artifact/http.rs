@@ -14,8 +14,8 @@ use url::Url;
 
 use super::{
     FetchCause,
+    body::{Failure, FetchSettings, Opened},
     mounts::Secret,
-    transfer::{Failure, FetchSettings, Opened},
 };
 use crate::{error::chain, model::refusal::quote};
 

@@ -14,9 +14,9 @@ use url::Url;
 
 use super::{
     Environment, FetchCause,
+    body::{Failure, FetchSettings, Opened},
     http::install_tls_provider,
     mounts::Secret,
-    transfer::{Failure, FetchSettings, Opened},
 };
 use crate::model::refusal::quote;
 

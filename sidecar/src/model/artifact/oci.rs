@@ -16,9 +16,9 @@ use url::Url;
 
 use super::{
     Environment, FetchCause,
+    body::{Failure, Opened},
     http::{Authorization, opened, small},
     mounts::Secret,
-    transfer::{Failure, Opened},
 };
 
 mod challenge;

@@ -4,11 +4,12 @@
 use embark_crds::contract::Location;
 
 use super::{
-    Environment, FetchCause, FetchError, Request, hf,
+    Environment, FetchCause, FetchError, Request,
+    body::{Failure, Opened},
+    hf,
     http::{Authorization, Clients, Remote, public_part},
     mounts::{self, Secret},
     objects, oci,
-    transfer::{Failure, Opened},
 };
 
 /// A file somewhere else.
