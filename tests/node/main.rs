@@ -9,3 +9,4 @@ mod injection;
 mod live;
 mod mounts;
 mod quickstart;
+mod transcripts;

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 /// How long a model may take to be served, on a busy machine.
-const LIMIT: &str = "--timeout=180s";
+pub(super) const LIMIT: &str = "--timeout=180s";
 
 #[tokio::test]
 async fn application_pod_gets_a_vector_and_its_cache_outlives_the_process() {
@@ -151,7 +151,7 @@ pub(super) fn application(name: &str, arguments: &[&str]) -> Value {
 }
 
 /// Embeds one text from a pod of its own, through the Service, and gives the line that came of it.
-async fn embed(namespace: &Namespace, address: &str, pod: &str) -> Value {
+pub(super) async fn embed(namespace: &Namespace, address: &str, pod: &str) -> Value {
     let text = "The weather is lovely today.";
     let arguments = ["embed", "--address", address, "--model", "quickstart", text];
     namespace.apply(&application(pod, &arguments)).await.unwrap();

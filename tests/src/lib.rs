@@ -22,6 +22,7 @@ pub mod release;
 pub mod rights;
 pub mod sidecar;
 pub mod speaker;
+pub mod transcript;
 
 pub use api_proxy::ApiProxy;
 pub use authority::Authority;
