@@ -70,7 +70,7 @@ pub struct Run {
     /// What this replica calls itself in the Lease: the pod's name, or the host's with a number of its own.
     #[arg(long, value_name = "NAME", env = "POD_NAME", default_value_t = own_name(), hide_default_value = true)]
     pub identity: String,
-    /// Where probes and metrics are served. Port 0 takes a free one; the log says which.
+    /// Where probes and metrics are served. `[::]` is every address, of IPv4 too. Port 0 takes a free one; the log says which.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8082")]
     pub listen: SocketAddr,
     /// How pods are given a sidecar.

@@ -1,4 +1,4 @@
-//! What every step asks of the API server, and who the operator says that it is.
+//! What every step asks of the API server, of which kinds of objects, and who the operator says that it is.
 
 use std::fmt::Debug;
 

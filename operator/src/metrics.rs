@@ -12,7 +12,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-pub(crate) use self::webhook::WebhookMetrics;
+use self::webhook::WebhookMetrics;
 use crate::{process::Process, work::Work};
 
 /// Every metric of the process.

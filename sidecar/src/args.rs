@@ -1,6 +1,5 @@
 //! The command line.
 
-mod before;
 mod bench;
 mod endpoint;
 
@@ -9,11 +8,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use embark_crds::contract::{ADMIN_PORT, GRPC_PORT};
 
-pub use before::Before;
 pub use bench::{Bench, OnMiss};
 pub use endpoint::{Access, Address, Endpoint};
 
-use crate::telemetry::LogFormat;
+use crate::{grpc::client::before::Before, telemetry::LogFormat};
 
 /// Where every command's help has what they share, behind its own options.
 const LOGS: &str = "Logs";
@@ -61,7 +59,7 @@ pub enum Command {
 #[command(after_help = "\
 Examples:
   embark-sidecar serve --manifest examples/quickstart.yaml
-  embark-sidecar serve --manifest models/ --listen 0.0.0.0:8081 --data-dir /var/lib/embark
+  embark-sidecar serve --manifest models/ --listen '[::]:8081' --data-dir /var/lib/embark
 
 It ends on SIGTERM or Ctrl-C: calls in flight are answered, and what is cached is written to disk.")]
 pub struct Serve {
@@ -75,7 +73,7 @@ pub struct Serve {
     /// Where gRPC is served. `[::]` is every address, of IPv4 too. Port 0 takes a free one; the log says which.
     #[arg(long, value_name = "ADDRESS", default_value_t = local(GRPC_PORT))]
     pub listen: SocketAddr,
-    /// Where probes, metrics and status are served.
+    /// Where probes, metrics and status are served, by an address as --listen takes it.
     #[arg(long, value_name = "ADDRESS", default_value_t = local(ADMIN_PORT))]
     pub admin_listen: SocketAddr,
     /// Where fetched files and the disk cache are kept.

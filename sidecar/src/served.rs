@@ -1,4 +1,4 @@
-//! The models that this process serves, by name, and how far each one is.
+//! The models that this process serves, by name.
 
 mod model;
 

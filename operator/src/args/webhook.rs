@@ -11,7 +11,7 @@ const HEADING: &str = "Injection";
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = HEADING)]
 pub struct Webhook {
-    /// Where the API server finds the webhook, over TLS. Absent: there is none. Port 0 takes a free one; the log says which.
+    /// Where the API server finds the webhook, over TLS, by an address as --listen takes it. Absent: there is none.
     #[arg(long, value_name = "ADDRESS")]
     pub webhook_listen: Option<SocketAddr>,
     /// The Service that leads there, in the operator's namespace: its certificate is for that name.

@@ -26,7 +26,7 @@ struct Outcome {
 // === impl WebhookMetrics ===
 
 impl WebhookMetrics {
-    pub(crate) fn register(registry: &mut Registry) -> Self {
+    pub(super) fn register(registry: &mut Registry) -> Self {
         let answers = Family::new_with_constructor((|| Histogram::new(SECONDS)) as fn() -> _);
         let help = "Seconds until a pod was answered for, by outcome: allowed, refused or error";
         registry.register("webhook_seconds", help, answers.clone());

@@ -18,7 +18,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::retire::{Retiring, retire};
+use super::retire::{Retiring, take_down};
 use crate::{
     batch::{Batcher, BatcherConfig},
     cache::{self, Cache, CacheConfig},
@@ -158,10 +158,13 @@ impl Loader {
     /// Takes a version down, and deletes its cache where `after` has another.
     async fn retire(&self, before: Arc<ServedModel>, after: Arc<ServedModel>) {
         let (name, space) = (before.name().to_owned(), before.space);
-        let Some(took) = retire(before, after).await else { return };
+        let began = Instant::now();
+        if !take_down(before, after).await {
+            return;
+        }
         // Not that of a version to come, even where it is of this space: it waits until this one is gone.
         self.discard_caches(&name, None).await;
-        let drained = format!("{took:.2?}");
+        let drained = format!("{:.2?}", began.elapsed());
         info!(model = name, space_id = %space, drained, "the version before is gone");
     }
 
@@ -230,7 +233,7 @@ impl Loader {
     }
 
     /// Deletes what caches of a name are neither of the version that is served nor of `next`.
-    pub(super) async fn discard_caches(&self, name: &str, next: Option<&ServedModel>) {
+    async fn discard_caches(&self, name: &str, next: Option<&ServedModel>) {
         let current = self.models.get(name).ok();
         let kept = current.as_deref().into_iter().chain(next);
         let spaces: Vec<String> = kept.map(|model| model.space.to_string()).collect();

@@ -59,11 +59,9 @@ impl Retiring {
 
 // === free functions ===
 
-/// Waits for the last call of a version, and takes down what `after` does not go on with. Gives how long that took; `None`:
-/// it never answered.
-pub(super) async fn retire(before: Arc<ServedModel>, after: Arc<ServedModel>) -> Option<Duration> {
-    let runtime = Arc::clone(before.runtime().ok()?);
-    let began = Instant::now();
+/// Waits for the last call of a version, and takes down what `after` does not go on with. False: it never answered.
+pub(super) async fn take_down(before: Arc<ServedModel>, after: Arc<ServedModel>) -> bool {
+    let Ok(runtime) = before.runtime().map(Arc::clone) else { return false };
     if !is_alone(&before, &runtime).await {
         let seconds = CALLS_GRACE.as_secs();
         warn!(model = before.name(), "calls of the version before have not ended in {seconds} s");
@@ -81,7 +79,7 @@ pub(super) async fn retire(before: Arc<ServedModel>, after: Arc<ServedModel>) ->
     if shares_cache {
         after.own_cache();
     }
-    Some(began.elapsed())
+    true
 }
 
 /// Computes what waits and writes the cache, each within `grace`.

@@ -13,8 +13,8 @@ use tokio::{net::lookup_host, time::timeout};
 
 use super::Failure;
 use crate::{
-    args::{self, Access, Address, Before},
-    grpc::client::{CallFailed, Client, Forgotten, PodsName, Scope},
+    args::{self, Access, Address},
+    grpc::client::{CallFailed, Client, Forgotten, PodsName, Scope, before::Before},
 };
 
 /// Pods that are called at a time.

@@ -1,5 +1,6 @@
 //! A client of the service, for the command line: messages in plain types, failures as sentences.
 
+pub mod before;
 mod connect;
 mod forget;
 mod images;

@@ -9,6 +9,8 @@ use crate::pb::server::{
     ListModelsRequest, ListModelsResponse, embedding_service_server::EmbeddingService,
 };
 
+// === impl Embeddings ===
+
 #[tonic::async_trait]
 impl EmbeddingService for Embeddings {
     type EmbedStreamStream = stream::Answers;

@@ -1,38 +1,31 @@
+//! Taking a port.
+
 use std::{
-    future::Future,
     io::{self, ErrorKind},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use tokio::net::TcpListener;
 
-/// Takes a port. `[::]` is every address of the machine, of IPv6 and of IPv4: a pod cannot know which of them its cluster
-/// gives. Where the kernel has no IPv6 it is every address of IPv4.
+/// Takes a port. `[::]` is every address of the machine, of IPv6 and of IPv4, unless its kernel was told to keep them apart
+/// (`net.ipv6.bindv6only`): a pod cannot know which of them its cluster gives. Where there is no IPv6 it is every address of
+/// IPv4.
 ///
 /// # Errors
 /// The address is not the machine's, or its port is taken or not for us.
 pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    bind_by(address, TcpListener::bind).await
+    let bound = TcpListener::bind(address).await;
+    match bound.as_ref().err().and_then(|error| instead(address, error)) {
+        Some(other) => TcpListener::bind(other).await,
+        None => bound,
+    }
 }
 
-async fn bind_by<L, F>(address: SocketAddr, bind: impl Fn(SocketAddr) -> F) -> io::Result<L>
-where
-    F: Future<Output = io::Result<L>>,
-{
-    let refused = match bind(address).await {
-        Err(error) if is_all(address) && !is_of_port(&error) => error,
-        bound => return bound,
-    };
-    bind((Ipv4Addr::UNSPECIFIED, address.port()).into()).await.map_err(|_| refused)
-}
-
-fn is_all(address: SocketAddr) -> bool {
-    address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
-}
-
-/// Whether another address would be refused alike.
-fn is_of_port(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied)
+/// What is taken instead of an address that was refused: of all there are those of IPv4, in case the kernel has no others.
+fn instead(refused: SocketAddr, error: &io::Error) -> Option<SocketAddr> {
+    let is_all = refused.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    let is_taken = error.kind() == ErrorKind::AddrInUse;
+    (is_all && !is_taken).then(|| (Ipv4Addr::UNSPECIFIED, refused.port()).into())
 }
 
 #[cfg(test)]
@@ -41,32 +34,17 @@ mod tests {
 
     use super::*;
 
-    /// A machine whose kernel refuses every address but these.
-    async fn bound(machine: &[&str], wanted: &str) -> Result<String, ErrorKind> {
-        let bind = |address: SocketAddr| {
-            let is_had = machine.contains(&address.to_string().as_str());
-            async move {
-                if is_had { Ok(address.to_string()) } else { Err(ErrorKind::Unsupported.into()) }
-            }
+    #[test]
+    fn every_address_is_that_of_ipv4_where_there_is_no_other() {
+        let other = |address: &str, kind: ErrorKind| {
+            instead(address.parse().unwrap(), &kind.into()).map(|other| other.to_string())
         };
-        let bound = bind_by(wanted.parse().unwrap(), bind).await;
-        bound.map_err(|error: io::Error| error.kind())
-    }
-
-    #[tokio::test]
-    async fn every_address_is_that_of_ipv4_where_there_is_no_other() {
-        assert_eq!(bound(&["[::]:1", "0.0.0.0:1"], "[::]:1").await.unwrap(), "[::]:1");
-        assert_eq!(bound(&["0.0.0.0:1"], "[::]:1").await.unwrap(), "0.0.0.0:1");
-        assert_eq!(bound(&[], "[::]:1").await, Err(ErrorKind::Unsupported));
-        assert_eq!(bound(&["0.0.0.0:1"], "[::1]:1").await, Err(ErrorKind::Unsupported));
-    }
-
-    #[tokio::test]
-    async fn a_port_that_is_taken_is_not_taken_beside() {
-        let first = bind("[::]:0".parse().unwrap()).await.unwrap();
-        let taken =
-            bind(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), first.local_addr().unwrap().port()));
-        assert_eq!(taken.await.unwrap_err().kind(), ErrorKind::AddrInUse);
+        let v4 = Some("0.0.0.0:81".to_owned());
+        assert_eq!(other("[::]:81", ErrorKind::Unsupported), v4);
+        assert_eq!(other("[::]:81", ErrorKind::PermissionDenied), v4);
+        assert_eq!(other("[::]:81", ErrorKind::AddrInUse), None);
+        assert_eq!(other("[::1]:81", ErrorKind::Unsupported), None);
+        assert_eq!(other("0.0.0.0:81", ErrorKind::Unsupported), None);
     }
 
     #[tokio::test]

@@ -5,13 +5,10 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tonic::Status;
 
-use super::{CallFailed, Client};
-use crate::{
-    args::Before,
-    pb::client::{
-        InvalidateRequest, Item, ItemKeys, cache_service_client::CacheServiceClient,
-        invalidate_request, item::Input,
-    },
+use super::{CallFailed, Client, before::Before};
+use crate::pb::client::{
+    InvalidateRequest, Item, ItemKeys, cache_service_client::CacheServiceClient,
+    invalidate_request, item::Input,
 };
 
 /// How long a server may take to forget; it waits itself for its disk, up to half a minute.

@@ -1,4 +1,4 @@
-//! A moment that stands on a command line.
+//! A moment, as people write it and as messages have it.
 
 use std::str::FromStr;
 
