@@ -22,7 +22,8 @@ pub fn is_committed(file: &str, text: &str) {
     );
 }
 
-/// Puts what changes from run to run into one form: the namespace, times, ids, versions, ages, the order of events.
+/// Puts what changes from run to run into one form: the namespace, times, ids, versions, ages, bytes of a cache, the
+/// order of events.
 pub fn normalised(printed: &str, namespace: &str) -> String {
     let mut in_table = printed.starts_with("NAME ");
     let mut lines: Vec<String> = Vec::new();
@@ -48,8 +49,12 @@ fn row(line: &str, namespace: &str) -> String {
 }
 
 fn words(line: &str, namespace: &str) -> String {
-    if let Some(at) = line.find("Resource Version:") {
-        return format!("{}Resource Version:    1", &line[..at]);
+    for (name, number) in [("Resource Version:", "    1"), ("Bytes:", "        1024")] {
+        if let Some((margin, _)) = line.split_once(name)
+            && margin.trim().is_empty()
+        {
+            return format!("{margin}{name}{number}");
+        }
     }
     let line = line.replace(namespace, "default");
     let word = |word: &str| match word {
@@ -87,9 +92,9 @@ mod tests {
 
     #[test]
     fn what_changes_from_run_to_run_is_put_into_one_form() {
-        let printed = "Name:  a-x1\nResource Version:  77\nUID:  3f0c2e4a-1b2c-4d5e-8f90-abcdefabcdef\n\
+        let printed = "Name:  a-x1\nResource Version:  77\n  Bytes:        1751\nUID:  3f0c2e4a-1b2c-4d5e-8f90-abcdefabcdef\n\
                        Since:  2031-11-22T21:00:00Z  \nkeep 24h 7st 10s\nEvents:\n head\n ----\n  b  12s  x\n  a  3s  y\n";
-        let expected = "Name:  default\nResource Version:    1\nUID:  00000000-0000-0000-0000-000000000000\n\
+        let expected = "Name:  default\nResource Version:    1\n  Bytes:        1024\nUID:  00000000-0000-0000-0000-000000000000\n\
                         Since:  2026-01-01T00:00:00Z\nkeep 24h 7st 10s\nEvents:\n head\n ----\n  a  5s  y\n  b  5s   x\n";
         assert_eq!(normalised(printed, "a-x1"), expected);
     }
