@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod cert_manager;
 mod chaos;
 mod chart;
 mod check;

@@ -160,7 +160,8 @@ async fn admit(namespace: &Namespace) -> Result<(), String> {
     if created.code == 0 { Ok(()) } else { Err(created.errors) }
 }
 
-async fn admitted(namespace: &Namespace) -> bool {
+/// Whether a pod that asks for a sidecar would be made.
+pub(super) async fn admitted(namespace: &Namespace) -> bool {
     admit(namespace).await.is_ok()
 }
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # kubernetes.sh FOLDER: builds what a cluster is made of from Go modules into FOLDER: the programs of Kubernetes, etcd,
-# CoreDNS, metrics-server, Helm and helm-unittest. Versions stand in kubernetes.versions beside this file. A program is
+# CoreDNS, metrics-server, cert-manager, Helm and helm-unittest. Versions stand in kubernetes.versions beside this file. A program is
 # built when FOLDER does not have it in that version; Go's own cache makes a second folder quick.
-# Cold on two cores it takes some 12 minutes, half of them kube-apiserver.
+# Cold on two cores it takes some 13 minutes, half of them kube-apiserver.
 set -euo pipefail
 
 # Each is a wrapper module of its own, so that its requirements are those of its own go.mod.
-readonly PROGRAMS=(kubernetes etcd coredns metrics-server helm helm-unittest)
+readonly PROGRAMS=(kubernetes etcd coredns metrics-server cert-manager helm helm-unittest)
 readonly OF_KUBERNETES=(kube-apiserver kube-controller-manager kube-proxy kube-scheduler kubectl kubelet)
 
 build_kubernetes() {
@@ -70,6 +70,19 @@ GO
 
 build_metrics-server() {
     from_module sigs.k8s.io/metrics-server "$METRICS_SERVER" cmd/metrics-server
+}
+
+# Of its controllers those that sign by an authority of the cluster's own, and its definitions beside the program. Its own
+# program is a module that no proxy has.
+build_cert-manager() {
+    local module=github.com/cert-manager/cert-manager
+    cp -- "$here/cert-manager.go" main.go
+    go get "$module@v$CERT_MANAGER"
+    go mod tidy
+    mkdir -p -- "$out/cert-manager.crds"
+    cp -- "$(go list -m -f '{{.Dir}}' "$module")"/deploy/crds/cert-manager.io_*.yaml "$out/cert-manager.crds"
+    chmod -- u+w "$out"/cert-manager.crds/*
+    compile cert-manager .
 }
 
 build_helm() {

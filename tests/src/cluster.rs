@@ -14,7 +14,7 @@
 //! EMBARK_TEST_KUBECONFIG names a cluster to use instead of a control plane; KUBEBUILDER_ASSETS, a folder with
 //! another etcd and kube-apiserver.
 
-mod assets;
+pub(crate) mod assets;
 mod certificates;
 mod component;
 mod control;

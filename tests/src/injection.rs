@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::Namespace,
-    operator::{Alone, Operator, render},
+    operator::{Alone, Operator, render_with},
     sidecar::until,
 };
 
@@ -39,6 +39,11 @@ impl Injection {
 
     /// The same without the wait.
     pub async fn start_untold(namespace: &Namespace, more: &[&str]) -> Injection {
+        Self::start_with(namespace, &[], more).await
+    }
+
+    /// The same with these values of the chart.
+    pub async fn start_with(namespace: &Namespace, values: &[&str], more: &[&str]) -> Injection {
         let configuration = format!("embark-{}-injection", namespace.name());
         let mut arguments = vec![
             "--webhook-listen=127.0.0.1:0".to_owned(),
@@ -51,7 +56,7 @@ impl Injection {
         arguments.retain(|one| more.iter().all(|other| name(other) != name(one)));
         arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
         let files = ["service_account", "rbac", "webhook"];
-        let rendered = render(namespace.plane(), namespace.name(), &files).await;
+        let rendered = render_with(namespace.plane(), namespace.name(), (&files, values)).await;
         let mut objects = objects(&rendered);
         let at = objects.iter().position(|object| object["kind"] == "MutatingWebhookConfiguration");
         let mut webhook = objects.remove(at.expect("the chart has one"));

@@ -2,6 +2,7 @@
 
 pub mod api_proxy;
 pub mod authority;
+pub mod cert_manager;
 pub mod cluster;
 pub mod collector;
 pub mod documents;

@@ -359,7 +359,7 @@ pub(crate) async fn render(plane: &ControlPlane, namespace: &str, files: &[&str]
 }
 
 /// The same with these values, as Helm's `--set` takes them.
-async fn render_with(
+pub(crate) async fn render_with(
     plane: &ControlPlane,
     namespace: &str,
     (files, values): (&[&str], &[&str]),

@@ -7,12 +7,12 @@ use anyhow::bail;
 /// Folders that may hold them, in this order: another set of etcd and kube-apiserver, and what `tests/run` built.
 const VARIABLES: [&str; 2] = ["KUBEBUILDER_ASSETS", "EMBARK_TEST_KUBERNETES"];
 
-/// The program of this name: one that a cluster is made of, `helm` or `helm-unittest`.
+/// The program of this name, such as one that a cluster is made of, or `helm`; or what is beside one.
 ///
 /// # Errors
 /// It is nowhere.
 pub fn find(name: &str) -> anyhow::Result<PathBuf> {
-    let Some(found) = folders().into_iter().map(|folder| folder.join(name)).find(|p| p.is_file())
+    let Some(found) = folders().into_iter().map(|folder| folder.join(name)).find(|p| p.exists())
     else {
         bail!(
             "{name} is neither in {} nor on the PATH: run the tests by `bash tests/run`, which builds it",
