@@ -214,7 +214,7 @@ async fn world_is_what_the_models_say_after_chaos() {
     note(&format!("{deeds} deeds, {} requests of the operator", proxy.mark()));
     assert!(blows.missing().is_empty(), "some did not happen: {blows:?}");
     proxy.clear();
-    plane.collect_anew().await;
+    namespace.collect_anew().await;
     let mut differences = Vec::new();
     let at_rest = tokio::time::timeout(embark_tests::sidecar::LIMIT, async {
         world.rest(&proxy).await;

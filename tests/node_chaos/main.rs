@@ -130,7 +130,7 @@ async fn pods_are_what_the_models_say_after_chaos_with_kubelet_restarts() {
     }
     note(&format!("{deeds} deeds"));
     assert!(blows.missing().is_empty(), "some did not happen: {blows:?}");
-    node.collect_anew().await;
+    namespace.collect_anew().await;
     // However it went: one model to look at.
     world.create(MODELS, &model("chaos-last", &spec(&mut random))).await.unwrap();
     until("every model is as it says, and nothing is orphaned", async || {

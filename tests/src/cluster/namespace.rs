@@ -61,6 +61,29 @@ impl Namespace {
         self.plane.kubectl(self.with_name(arguments)).await
     }
 
+    /// Lets Kubernetes' garbage collector begin anew, with a list of all there is, and waits until it collects. While an API
+    /// server restarts, one may lose track of objects whose owner changes, and leaves them for good (seen with Kubernetes 1.36).
+    pub async fn collect_anew(&self) {
+        let left = json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {
+                "name": "left",
+                "ownerReferences": [{
+                    "apiVersion": "v1", "kind": "ConfigMap", "name": "gone",
+                    "uid": "00000000-0000-0000-0000-000000000000",
+                }],
+            },
+        });
+        self.plane.stop_component("kube-controller-manager").await;
+        self.apply(&left).await.expect("it is a ConfigMap");
+        self.plane.start_component("kube-controller-manager").await;
+        let maps = self.api::<v1::ConfigMap>().await;
+        until("what is left of others is collected", async || {
+            maps.get_opt("left").await.is_ok_and(|left| left.is_none())
+        })
+        .await;
+    }
+
     /// Applies objects in this namespace.
     ///
     /// # Errors

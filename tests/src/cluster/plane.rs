@@ -162,14 +162,6 @@ impl ControlPlane {
         self.ask(format!("start {name}")).await;
     }
 
-    /// Lets Kubernetes' garbage collector begin anew, with a list of all there is. While an API server restarts, one may lose
-    /// track of objects whose owner changes, and leaves them for good (seen with Kubernetes 1.36).
-    pub async fn collect_anew(&self) {
-        for deed in ["stop", "start"] {
-            self.ask(format!("{deed} kube-controller-manager")).await;
-        }
-    }
-
     /// Keeps logs, events and this namespace's objects where no clean-up reaches: in the folder that is returned.
     pub fn keep_evidence(&self, namespace: Option<&str>) -> PathBuf {
         evidence::keep(self, namespace).expect("evidence can be kept")
