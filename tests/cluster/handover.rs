@@ -126,8 +126,10 @@ async fn leader_that_was_paused_writes_nothing_once_another_has_taken_over() {
     });
     let mark = two.first.mark();
     two.disturb(2).await;
+    // Of each model: what is about to be sent when it is paused would be sent when it goes on.
     until("it is in the middle of its work", async || {
-        two.first.writes(mark, &namespace).len() >= MANY
+        let writes = two.first.writes(mark, &namespace);
+        (0..MANY).all(|n| writes.iter().any(|write| write.name.starts_with(&format!("model-{n}"))))
     })
     .await;
     two.alone.operator.signal("STOP").await;
