@@ -66,6 +66,8 @@ impl<K: Watched> Merge<K> {
             Event::Init => {
                 found.clear();
                 listing.missing.insert(namespace.to_owned());
+                // It may be read: what is on the list is waited for.
+                listing.denied.remove(namespace);
             }
             Event::InitApply(object) | Event::Apply(object) => {
                 found.insert(object.name_any(), object);
@@ -75,7 +77,6 @@ impl<K: Watched> Merge<K> {
             }
             Event::InitDone => {
                 listing.missing.remove(namespace);
-                listing.denied.remove(namespace);
             }
         }
         self.listed()
@@ -249,6 +250,23 @@ mod tests {
         let events = merge.take("gone", Event::InitApply(object("gone", "two")));
         assert_eq!(words(&events), ["apply two"]);
         assert!(merge.take("gone", Event::InitDone).is_empty());
+    }
+
+    #[test]
+    fn namespace_that_is_being_listed_at_last_is_waited_for() {
+        let (kept, _) = store::<ConfigMap>();
+        let mut merge = Merge::new(["a", "late"].map(str::to_owned).into(), kept);
+        for event in [Event::Init, Event::InitDone] {
+            assert!(merge.take("a", event).is_empty());
+        }
+        assert!(merge.denied("late").is_empty());
+        assert!(merge.take("late", Event::Init).is_empty());
+        assert!(merge.take("late", Event::InitApply(object("late", "one"))).is_empty());
+        // Half a list would be taken for the whole of it.
+        assert!(merge.without_denied().is_empty());
+        assert!(merge.take("late", Event::InitApply(object("late", "two"))).is_empty());
+        let all = ["begin", "list one", "list two", "end"];
+        assert_eq!(words(&merge.take("late", Event::InitDone)), all);
     }
 
     #[test]
